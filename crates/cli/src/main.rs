@@ -1,0 +1,3 @@
+//! tidegate: dev, bench, schema.
+
+fn main() {}

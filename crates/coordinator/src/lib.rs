@@ -1,0 +1,1 @@
+//! Computes the global watermark and assigns shards.

@@ -1,0 +1,1 @@
+//! An in-memory Kafka-compatible development broker, with faults on purpose.

@@ -1,0 +1,1 @@
+//! Reads the source, takes event times, frames records by shard.

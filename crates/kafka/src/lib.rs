@@ -1,0 +1,1 @@
+//! The log: poll thread to bounded events, transactional sink, admin.

@@ -1,0 +1,1 @@
+//! The wire, and the only place where bytes become domain values.

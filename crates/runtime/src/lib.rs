@@ -1,0 +1,1 @@
+//! Process plumbing that knows no events: telemetry, named tasks, clock, health, backoff.

@@ -1,0 +1,1 @@
+//! The cache behind the changelog, in sled; an in-memory twin that can crash.

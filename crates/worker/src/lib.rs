@@ -1,0 +1,1 @@
+//! Owns shards: applies frames, closes windows, commits.
