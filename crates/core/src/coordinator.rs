@@ -1,0 +1,1 @@
+//! The global watermark from partition reports.
