@@ -10,6 +10,15 @@ pub struct ReaderEpoch(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
+/// One giving of a shard to a worker: carried in every block that the worker then writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssignmentId {
+    /// The term of the coordinator that assigned.
+    pub term: Term,
+    /// Rises with each assignment of a term.
+    pub number: u64,
+}
+
 /// What a reader can say of its partition, as of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartitionState {

@@ -3,8 +3,19 @@
 //! No I/O, no async, no clock, no log: input in, effects out, time passed in (design §8). The invariants I1–I7 that the
 //! comments and `debug_assert!`s name are those of the README and `docs/design.md` §6.
 
+pub mod aggregate;
 pub mod announcement;
 pub mod assignment;
+pub mod block;
 pub mod coordinator;
+pub mod dead_letter;
+pub mod entry;
+pub mod frame;
 pub mod job;
+pub mod lane;
+pub mod shard;
+pub mod slices;
+pub mod source;
 pub mod time;
+pub mod tracker;
+pub mod window;

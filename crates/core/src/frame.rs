@@ -1,0 +1,154 @@
+//! Frames: what ingest sends to workers, as structs of arrays grouped by shard.
+//!
+//! A frame of a session covers the offsets `[from, to)` of one partition for exactly the session's shards. Each shard's rows
+//! lie together, so that the worker hands them to the shard's actor without looking at a record (docs/decisions/0002).
+//!
+//! ```text
+//! session 7, partition 3, [100, 140), watermark 17:00:05
+//!   shard 2:  offsets 0 4 9 …   times …   keys "ab" "c" …   columns [12, 7, …]
+//!   shard 5:  offsets 1 2 …     …
+//! ```
+
+use std::sync::Arc;
+
+use crate::{
+    announcement::PartitionState,
+    dead_letter::{Payload, Rejected},
+    time::{EventTime, Offset, Partition, Shard, Watermark},
+};
+
+/// Names a session within one ingest process: the flow of one partition's records to one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What a session covers since its last frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// The session.
+    pub session: SessionId,
+    /// The partition.
+    pub partition: Partition,
+    /// First offset covered.
+    pub from: Offset,
+    /// The fetch position: first offset not covered.
+    pub to: Offset,
+    /// The partition's watermark as of `to`.
+    pub watermark: Watermark,
+    /// The partition's state as of `to`.
+    pub state: PartitionState,
+    /// The rows, by shard; shards of the session without rows are covered too.
+    pub rows: Vec<(Shard, Rows)>,
+}
+
+/// A frame as one shard sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardFrame {
+    /// The ingest process the session belongs to, and the session.
+    pub session: (u64, SessionId),
+    /// The partition.
+    pub partition: Partition,
+    /// First offset covered.
+    pub from: Offset,
+    /// First offset not covered.
+    pub to: Offset,
+    /// The partition's watermark as of `to`.
+    pub watermark: Watermark,
+    /// The shard's rows.
+    pub rows: Rows,
+}
+
+/// Records of one shard, a column per attribute.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Offset of each record, relative to the frame's `from`.
+    pub offsets: Vec<u32>,
+    /// Event time of each record, ms.
+    pub times: Vec<i64>,
+    /// All group keys, one after another.
+    pub keys: Vec<u8>,
+    /// Where each key ends in `keys`.
+    pub key_ends: Vec<u32>,
+    /// The inputs of the aggregates.
+    pub columns: Vec<Column>,
+    /// The payloads that may be needed for a dead letter, by row, ascending.
+    pub payloads: Vec<(u32, Arc<Payload>)>,
+    /// Records that could not become rows; only shards write dead letters.
+    pub rejects: Vec<Rejected>,
+}
+
+/// One input of the aggregates: an integer in units of 10^−scale for each row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// A value for each row, 0 where it is null.
+    pub values: Vec<i64>,
+    /// The rows whose value is null or missing, ascending.
+    pub nulls: Vec<u32>,
+}
+
+impl Rows {
+    /// No rows, with `columns` empty columns.
+    #[must_use]
+    pub fn new(columns: usize) -> Self {
+        Self { columns: vec![Column::default(); columns], ..Self::default() }
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there is neither a row nor a reject.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty() && self.rejects.is_empty()
+    }
+
+    /// Bytes this takes in memory, about: what credit is counted in.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let payloads: usize = self.payloads.iter().map(|(_, payload)| payload.bytes()).sum();
+        let rejects: usize = self.rejects.iter().map(|reject| 64 + reject.payload.bytes()).sum();
+        self.keys.len() + self.len() * (16 + 8 * self.columns.len()) + payloads + rejects
+    }
+
+    /// Appends a row; the caller bounds the frame so that offsets and keys fit.
+    #[inline]
+    pub fn push(&mut self, offset_delta: u32, time: EventTime, key: &[u8], values: &[Option<i64>]) {
+        let row = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
+        self.offsets.push(offset_delta);
+        self.times.push(time.0);
+        self.keys.extend_from_slice(key);
+        self.key_ends.push(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
+        for (column, value) in self.columns.iter_mut().zip(values) {
+            if value.is_none() {
+                column.nulls.push(row);
+            }
+            column.values.push(value.unwrap_or(0));
+        }
+    }
+
+    /// Whether all columns have one value a row, keys lie in order, and row numbers exist: checked once where bytes become rows.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        let rows = self.len();
+        let keys_end = self.key_ends.last().map_or(0, |end| *end as usize);
+        self.times.len() == rows
+            && self.key_ends.len() == rows
+            && keys_end == self.keys.len()
+            && self.key_ends.is_sorted()
+            && self.offsets.is_sorted()
+            && self.columns.iter().all(|c| c.values.len() == rows && are_rows(c.nulls.iter().copied(), rows))
+            && are_rows(self.payloads.iter().map(|(row, _)| *row), rows)
+    }
+}
+
+/// Whether `named` are row numbers below `rows`, strictly ascending.
+fn are_rows(mut named: impl Iterator<Item = u32>, rows: usize) -> bool {
+    let mut next = 0u64;
+    named.all(|row| {
+        let fits = u64::from(row) >= next && (row as usize) < rows;
+        next = u64::from(row) + 1;
+        fits
+    })
+}

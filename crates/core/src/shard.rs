@@ -1,0 +1,393 @@
+//! The shard machine: frames in, windows closed, commits out (design §3.3–3.5).
+//!
+//! ```text
+//! frame ──► apply ──► rows, dead letters ─┐
+//! announcement ──► advance ──► W_s rises ─┼─► plan ──► Commit {results, dead letters, block} ──► the log
+//!                   windows ≤ W_s close ──┘                          committed ◄── known outcome
+//! ```
+//!
+//! Promises: offsets of each partition are covered once, in order, without a gap (I2); W_s never falls and is reached only when
+//! every partition that counts has come that far in band (I1, I3); records covered = applied + dead-lettered (I5). The owner
+//! drops the whole machine when a commit's outcome is anything but known committed, and restores ([`ShardState`]).
+
+mod closing;
+mod commit;
+mod state;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+pub use commit::{Commit, Committed, Pane, ResultRow};
+pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
+
+use crate::{
+    announcement::{Announcement, AssignmentId},
+    block::JobId,
+    dead_letter::{DeadLetter, Payload, Reason},
+    entry::Input,
+    frame::{Rows, SessionId, ShardFrame},
+    job::JobSpec,
+    time::{EventTime, Offset, Partition, Shard, Span, Watermark},
+};
+
+/// Bounds on what a commit may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// About how many bytes of results, dead letters and changes one commit holds.
+    pub commit_bytes: usize,
+    /// A rolling snapshot begins when the log exceeds four times the live state and this.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { commit_bytes: 8 << 20, snapshot_log_bytes: 4 << 20 }
+    }
+}
+
+/// The owner's side of one shard.
+#[derive(Debug)]
+pub struct ShardMachine {
+    shard: Shard,
+    job: JobId,
+    lateness: Span,
+    limits: Limits,
+    state: ShardState,
+    announced: Option<Announcement>,
+    /// Records at or after this event time are in no closed window.
+    on_time_from: EventTime,
+    dirty: Dirty,
+    out: Pending,
+    late_touched: BTreeSet<(EventTime, Vec<u8>)>,
+    refused: Vec<Option<(u64, SessionId)>>,
+    in_flight: Option<commit::InFlight>,
+    cycle: Option<commit::Cycle>,
+}
+
+/// What changed since the last commit was planned.
+#[derive(Debug, Default)]
+struct Dirty {
+    bytes: usize,
+    inputs: BTreeSet<usize>,
+    rows: bool,
+    revisions: BTreeSet<(EventTime, Vec<u8>)>,
+}
+
+/// Output waiting for the next commit.
+#[derive(Debug, Default)]
+struct Pending {
+    results: Vec<ResultRow>,
+    dead_letters: Vec<DeadLetter>,
+    bytes: usize,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Covered up to its `to`.
+    Covered,
+    /// All of it had been covered before.
+    Known,
+    /// Not (wholly) covered: a session has to be opened as the nack says.
+    Refused(Nack),
+    /// Part of a session that has been refused already.
+    Stale,
+}
+
+/// Asks for a new session of one shard (design §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// The partition.
+    pub partition: Partition,
+    /// The smallest offset not covered: where the session starts.
+    pub next: Offset,
+    /// Whether every record has to bring its payload.
+    pub payloads: bool,
+}
+
+impl ShardMachine {
+    /// Takes over a restored shard as `incarnation`. `None` when the log holds a newer assignment: stand down.
+    #[must_use]
+    pub fn take_over(
+        shard: Shard,
+        spec: &JobSpec,
+        limits: Limits,
+        mut state: ShardState,
+        incarnation: u64,
+        assignment: AssignmentId,
+    ) -> Option<Self> {
+        let job = state.job.filter(|_| state.assignment <= assignment)?;
+        (state.incarnation, state.assignment) = (incarnation, assignment);
+        let mut machine = Self {
+            shard,
+            job,
+            lateness: spec.allowed_lateness,
+            limits,
+            state,
+            announced: None,
+            on_time_from: EventTime(i64::MIN),
+            dirty: Dirty::default(),
+            out: Pending::default(),
+            late_touched: BTreeSet::new(),
+            refused: Vec::new(),
+            in_flight: None,
+            cycle: None,
+        };
+        machine.set_on_time();
+        machine.close();
+        Some(machine)
+    }
+
+    /// The shard.
+    #[must_use]
+    pub const fn shard(&self) -> Shard {
+        self.shard
+    }
+
+    /// The state as it is now, uncommitted changes included.
+    #[must_use]
+    pub const fn state(&self) -> &ShardState {
+        &self.state
+    }
+
+    /// Whether frames may be applied: not while a closing is under way or a commit's worth of changes waits (I7).
+    #[must_use]
+    pub fn takes_frames(&self) -> bool {
+        self.state.closing.is_none() && self.dirty.bytes + self.out.bytes < self.limits.commit_bytes
+    }
+
+    /// The shard's input from `partition`.
+    #[must_use]
+    pub fn input(&self, partition: Partition) -> Input {
+        self.state.inputs.get(partition.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Applies a frame; call only while [`ShardMachine::takes_frames`].
+    pub fn apply(&mut self, frame: &ShardFrame) -> Applied {
+        debug_assert!(self.state.closing.is_none(), "frames wait while windows close");
+        let partition = frame.partition;
+        let next = self.state.input_mut(partition).next;
+        if frame.from > next {
+            return self.refuse(frame, Nack { partition, next, payloads: false });
+        }
+        if frame.to <= next {
+            // In-band watermarks are a maximum: everything below `to` is covered, so the promise holds at `next` too.
+            self.raise_input(partition, next, frame.watermark);
+            return Applied::Known;
+        }
+        let skip = u32::try_from(next.0 - frame.from.0).unwrap_or(u32::MAX);
+        match self.apply_rows(frame, skip) {
+            Ok(()) => {
+                self.apply_rejects(frame, skip, u32::MAX);
+                self.raise_input(partition, frame.to, frame.watermark);
+                self.advance();
+                Applied::Covered
+            }
+            Err(lacking) => {
+                self.apply_rejects(frame, skip, lacking);
+                let next = Offset(frame.from.0 + u64::from(lacking));
+                self.raise_input(partition, next, None);
+                self.refuse(frame, Nack { partition, next, payloads: true })
+            }
+        }
+    }
+
+    fn refuse(&mut self, frame: &ShardFrame, nack: Nack) -> Applied {
+        let at = nack.partition.0 as usize;
+        if self.refused.len() <= at {
+            self.refused.resize(at + 1, None);
+        }
+        match self.refused.get_mut(at) {
+            Some(refused) if *refused == Some(frame.session) => Applied::Stale,
+            Some(refused) => {
+                *refused = Some(frame.session);
+                Applied::Refused(nack)
+            }
+            None => Applied::Stale,
+        }
+    }
+
+    fn raise_input(&mut self, partition: Partition, next: Offset, watermark: Watermark) {
+        let input = self.state.input_mut(partition);
+        if next > input.next || watermark > input.watermark {
+            input.next = input.next.max(next);
+            input.watermark = input.watermark.max(watermark);
+            self.dirty.inputs.insert(partition.0 as usize);
+        }
+    }
+
+    /// Applies the rows from offset delta `skip` on; the offset delta of the first row that lacks the payload it needs is the error.
+    fn apply_rows(&mut self, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
+        let rows = &frame.rows;
+        let first = rows.offsets.partition_point(|delta| *delta < skip);
+        let mut nulls: Vec<std::iter::Peekable<_>> = rows
+            .columns
+            .iter()
+            .map(|column| column.nulls.iter().copied().skip_while(|row| (*row as usize) < first).peekable())
+            .collect();
+        let mut applied = 0;
+        let mut lacking = None;
+        let mut key_start =
+            if first == 0 { 0 } else { rows.key_ends.get(first - 1).map_or(0, |end| *end as usize) };
+        for row in first..rows.len() {
+            let (Some(time), Some(key_end)) = (rows.times.get(row), rows.key_ends.get(row)) else { break };
+            let (time, key_end) = (EventTime(*time), *key_end as usize);
+            let key = rows.keys.get(key_start..key_end).unwrap_or_default();
+            key_start = key_end;
+            if time < self.on_time_from {
+                match self.judge_late(frame, row, time, key) {
+                    Late::Applies => {}
+                    Late::DeadLettered => {
+                        for nulls in &mut nulls {
+                            nulls.next_if(|null| *null as usize == row);
+                        }
+                        continue;
+                    }
+                    Late::LacksPayload => {
+                        lacking = rows.offsets.get(row).copied();
+                        break;
+                    }
+                }
+            }
+            let layout = &self.state.layout;
+            let slice = self.state.slices.slice_mut(self.state.grid.slice_of(time));
+            let (words, newly_dirty) = slice.row_mut(layout, key);
+            layout.add_record(words);
+            for (column, (input, nulls)) in rows.columns.iter().zip(&mut nulls).enumerate() {
+                if nulls.next_if(|null| *null as usize == row).is_none()
+                    && let Some(value) = input.values.get(row)
+                {
+                    layout.add_value(words, column, *value);
+                }
+            }
+            if newly_dirty {
+                self.dirty.bytes += key.len() + ENTRY_OVERHEAD;
+            }
+            applied += 1;
+        }
+        self.dirty.rows |= applied > 0;
+        self.state.input_mut(frame.partition).applied += applied;
+        lacking.map_or(Ok(()), Err)
+    }
+
+    /// A record older than some closed window: which of its windows still take it?
+    fn judge_late(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
+        let grid = self.state.grid;
+        let gone = |end: EventTime| self.state.purged.is_some_and(|purged| end <= purged);
+        let mut missed = grid.ends_of(time).take_while(|end| gone(*end));
+        if let Some(first_missed) = missed.next() {
+            let last_missed = missed.last().unwrap_or(first_missed);
+            let reason = if gone(grid.last_end(time)) { Reason::Late } else { Reason::LatePartial };
+            let Some(payload) = payload_of(&frame.rows, row) else { return Late::LacksPayload };
+            let letter = DeadLetter {
+                partition: frame.partition,
+                offset: offset_of(frame, row),
+                reason,
+                detail: String::new(),
+                event_time: Some(time),
+                watermark: self.state.watermark,
+                missed: Some((grid.start_of(first_missed), last_missed)),
+                payload,
+            };
+            self.push_dead_letter(letter);
+            if reason == Reason::Late {
+                return Late::DeadLettered;
+            }
+        }
+        let closed: Vec<_> = grid
+            .ends_of(time)
+            .filter(|end| Some(*end) <= self.state.watermark && self.state.purged < Some(*end))
+            .collect();
+        for end in closed {
+            self.touch_late(end, key);
+        }
+        Late::Applies
+    }
+
+    fn push_dead_letter(&mut self, letter: DeadLetter) {
+        if letter.reason != Reason::LatePartial {
+            self.state.input_mut(letter.partition).dead += 1;
+        }
+        self.out.bytes += letter.payload.bytes() + ENTRY_OVERHEAD;
+        self.out.dead_letters.push(letter);
+    }
+
+    fn apply_rejects(&mut self, frame: &ShardFrame, from: u32, to: u32) {
+        for reject in frame.rows.rejects.iter().filter(|r| (from..to).contains(&r.offset_delta)) {
+            let letter = DeadLetter {
+                partition: frame.partition,
+                offset: Offset(frame.from.0 + u64::from(reject.offset_delta)),
+                reason: reject.reason,
+                detail: reject.detail.clone(),
+                event_time: reject.event_time,
+                watermark: self.state.watermark,
+                missed: None,
+                payload: Arc::clone(&reject.payload),
+            };
+            self.push_dead_letter(letter);
+        }
+    }
+
+    /// Takes a newer announcement; an older one is ignored.
+    pub fn announce(&mut self, announcement: &Announcement) {
+        if self.announced.as_ref().is_none_or(|known| announcement.newer_than(known)) {
+            self.announced = Some(announcement.clone());
+            self.advance();
+        }
+    }
+
+    /// Raises W_s as far as §4 allows, and closes what ended.
+    fn advance(&mut self) {
+        if self.state.closing.is_some() {
+            return;
+        }
+        let reached = self.reachable_watermark();
+        if reached > self.state.watermark {
+            self.emit_late();
+            self.begin_closing(reached);
+        }
+    }
+
+    /// min(W announced, min over the partitions that count of the in-band watermark at `next[s][p]`).
+    fn reachable_watermark(&self) -> Watermark {
+        let announced = self.announced.as_ref()?;
+        let mut reached = announced.watermark?;
+        let mut excluded = announced.excluded.iter().peekable();
+        for partition in 0..announced.partitions {
+            let input = self.input(Partition(partition));
+            while excluded.next_if(|(other, _)| other.0 < partition).is_some() {}
+            let idle_at = excluded.peek().filter(|(other, _)| other.0 == partition).map(|(_, at)| *at);
+            if idle_at.is_some_and(|at| input.next >= at) {
+                continue;
+            }
+            reached = reached.min(input.watermark?);
+        }
+        Some(reached)
+    }
+
+    fn set_on_time(&mut self) {
+        if let Some(watermark) = self.state.watermark {
+            self.on_time_from = self.state.grid.last_closed_end(watermark);
+        }
+    }
+}
+
+/// Bytes an entry or a dead letter takes beside its key or payload, about.
+const ENTRY_OVERHEAD: usize = 48;
+
+enum Late {
+    Applies,
+    DeadLettered,
+    LacksPayload,
+}
+
+fn payload_of(rows: &Rows, row: usize) -> Option<Arc<Payload>> {
+    let at = rows.payloads.binary_search_by_key(&row, |(row, _)| *row as usize).ok()?;
+    rows.payloads.get(at).map(|(_, payload)| Arc::clone(payload))
+}
+
+fn offset_of(frame: &ShardFrame, row: usize) -> Offset {
+    Offset(frame.from.0 + frame.rows.offsets.get(row).copied().map_or(0, u64::from))
+}
+
+#[cfg(test)]
+mod tests;
