@@ -1,0 +1,44 @@
+//! Alignment (spec T9): a partition far ahead of W waits for the rest, so that state stays bounded while a backlog is
+//! read.
+//!
+//! No deadlock: drift is measured from W, and W stands still only because of a partition that is unknown, has no reader,
+//! has no watermark yet, or has one at or below W. None of these is more than `max_drift` above W, so what W waits for
+//! is never paused; and once only paused partitions count, W rises to the lowest of them, which resumes it.
+
+use super::source::{Owner, Source};
+use super::{WatermarkEffect, WatermarkMachine};
+use crate::time::{EventTime, Partition, Span};
+
+impl WatermarkMachine {
+    pub(super) fn align(&mut self, effects: &mut Vec<WatermarkEffect>) {
+        let Some(max_drift) = self.config.max_drift else { return };
+        let base = self.watermark.or_else(|| least_known(&self.sources));
+        let lift = std::mem::take(&mut self.lift_pauses);
+        for (partition, source) in (0..).map(Partition).zip(&mut self.sources) {
+            let Some(Owner { reader, .. }) = source.owner else { continue };
+            let ahead = if lift { None } else { ahead_of(base, source) };
+            if source.paused && ahead.is_none_or(|ahead| ahead <= resume_at(max_drift)) {
+                source.paused = false;
+                effects.push(WatermarkEffect::Resume { reader, partition });
+            } else if !source.paused && ahead.is_some_and(|ahead| ahead > max_drift) {
+                source.paused = true;
+                effects.push(WatermarkEffect::Pause { reader, partition });
+            }
+        }
+    }
+}
+
+/// How far a counting partition is above `base`; `None` for one that pausing does not concern.
+fn ahead_of(base: Option<EventTime>, source: &Source) -> Option<Span> {
+    let watermark = source.state.counting()?.watermark?;
+    Some(watermark.since(base?))
+}
+
+fn least_known(sources: &[Source]) -> Option<EventTime> {
+    sources.iter().filter_map(|source| source.state.counting()?.watermark).min()
+}
+
+/// Three quarters of the bound, so that a partition at the bound does not flap.
+const fn resume_at(max_drift: Span) -> Span {
+    Span(max_drift.0 / 4 * 3)
+}

@@ -1,0 +1,235 @@
+//! One partition as the coordinator knows it: what its reader last said, and whether that holds W.
+
+use crate::announcement::{PartitionState, ReaderEpoch, Report};
+use crate::time::{EventTime, Offset, Span, Tick, Watermark};
+
+/// One stream of an ingest to this coordinator; the shell draws a new number for every connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReaderId(pub u64);
+
+/// A watermark and the position up to which it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The partition's watermark as of `position`.
+    pub watermark: Watermark,
+    /// The fetch position up to which records have been framed.
+    pub position: Offset,
+}
+
+/// What the coordinator knows of a partition. Only `Idle` does not hold W.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// In the broker's metadata, but no reader has ever reported it: W does not move.
+    Unknown,
+    /// Records arrive, or may: W stays at or below its watermark.
+    Active(Reading),
+    /// Not read for lack of credit or because it is paused: counts like `Active`.
+    Blocked(Reading),
+    /// Behind an open source transaction: counts like `Active`.
+    Lagging(Reading),
+    /// Proven to be at its end: excluded.
+    Idle(Reading),
+    /// Its reader's stream closed: nobody vouches for it, W does not move.
+    Unowned(Reading),
+    /// No report for three intervals: nobody vouches for it, W does not move. Any epoch may take it.
+    Expired(Reading),
+}
+
+impl SourceState {
+    fn of(report: &Report) -> Self {
+        let reading = Reading { watermark: report.watermark, position: report.position };
+        match report.state {
+            PartitionState::Active => Self::Active(reading),
+            PartitionState::Blocked => Self::Blocked(reading),
+            PartitionState::Lagging => Self::Lagging(reading),
+            PartitionState::Idle => Self::Idle(reading),
+        }
+    }
+
+    /// What was last reported; `None` only while unknown.
+    #[must_use]
+    pub const fn reading(&self) -> Option<Reading> {
+        match self {
+            Self::Unknown => None,
+            Self::Active(reading)
+            | Self::Blocked(reading)
+            | Self::Lagging(reading)
+            | Self::Idle(reading)
+            | Self::Unowned(reading)
+            | Self::Expired(reading) => Some(*reading),
+        }
+    }
+
+    /// What a partition that counts and has a reader last reported.
+    #[must_use]
+    pub const fn counting(&self) -> Option<Reading> {
+        match self {
+            Self::Active(reading) | Self::Blocked(reading) | Self::Lagging(reading) => Some(*reading),
+            Self::Unknown | Self::Idle(_) | Self::Unowned(_) | Self::Expired(_) => None,
+        }
+    }
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// Taken in.
+    Accepted,
+    /// Of an older reader epoch, or of an older position in the same epoch: ignored.
+    Stale,
+    /// Of a partition that the broker's metadata has not shown yet: ignored; refresh the metadata.
+    UnknownPartition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) reader: ReaderId,
+    pub(super) epoch: ReaderEpoch,
+}
+
+/// What a report changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Stale,
+    /// Alive, nothing new.
+    Same,
+    Changed {
+        new_reader: bool,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) state: SourceState,
+    /// Who reads it; `None` before the first report and once expired.
+    pub(super) owner: Option<Owner>,
+    pub(super) heard_at: Tick,
+    pub(super) lag: u64,
+    /// The largest event time that any reader of it has accepted.
+    pub(super) seen: Option<EventTime>,
+    pub(super) paused: bool,
+    /// The last raise asked of the present reader at the present position, and when.
+    pub(super) raised: Option<(EventTime, Tick)>,
+}
+
+impl Source {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: SourceState::Unknown,
+            owner: None,
+            heard_at: Tick(0),
+            lag: 0,
+            seen: None,
+            paused: false,
+            raised: None,
+        }
+    }
+
+    pub(super) fn hear(&mut self, reader: ReaderId, report: &Report, now: Tick, delay: Span) -> Heard {
+        let sender = Owner { reader, epoch: report.epoch };
+        if self.is_stale(report) {
+            return Heard::Stale;
+        }
+        let new_reader = self.owner != Some(sender);
+        if new_reader {
+            // Its predecessor's pause and raise died with the stream they were sent on.
+            self.paused = false;
+            self.raised = None;
+        }
+        let (known, position) = match self.state.reading() {
+            Some(last) => (last.watermark, Some(last.position)),
+            None => (None, None),
+        };
+        if position != Some(report.position) {
+            self.raised = None;
+        }
+        self.seen = self.seen.max(match report.max_event_time {
+            Some(time) => Some(time),
+            // A reader that starts behind the last record has accepted nothing, but the shards have seeded its
+            // watermark, perhaps with records that nobody reported: none is further ahead of it than the delay.
+            None if new_reader && report.watermark > known => report.watermark.map(|at| at.plus(delay)),
+            None => None,
+        });
+        let state = SourceState::of(report);
+        let changed = new_reader || state != self.state;
+        self.owner = Some(sender);
+        self.state = state;
+        self.heard_at = now;
+        self.lag = report.lag;
+        if changed { Heard::Changed { new_reader } } else { Heard::Same }
+    }
+
+    /// Streams keep their order, but two of them may overlap: within an epoch positions only rise, unless the owner
+    /// has gone and its successor starts again below what was framed but never committed.
+    fn is_stale(&self, report: &Report) -> bool {
+        let Some(owner) = self.owner else { return false };
+        if report.epoch != owner.epoch {
+            return report.epoch < owner.epoch;
+        }
+        match self.state {
+            SourceState::Active(at)
+            | SourceState::Blocked(at)
+            | SourceState::Lagging(at)
+            | SourceState::Idle(at) => report.position < at.position,
+            SourceState::Unknown | SourceState::Unowned(_) | SourceState::Expired(_) => false,
+        }
+    }
+
+    /// The reader's stream closed. The epoch is kept until expiry, so that a zombie cannot take over meanwhile.
+    pub(super) fn disown(&mut self) {
+        if let Some(reading) = self.state.reading() {
+            self.state = SourceState::Unowned(reading);
+        }
+        self.paused = false;
+        self.raised = None;
+    }
+
+    /// Whether the source expired just now: not heard of for longer than `limit_ms`. Its epoch is forgotten, so that a
+    /// recreated group may start again at generation 1.
+    pub(super) fn expire(&mut self, now: Tick, limit_ms: u64) -> bool {
+        if self.owner.is_none() || now.since(self.heard_at) <= limit_ms {
+            return false;
+        }
+        self.disown();
+        self.owner = None;
+        if let Some(reading) = self.state.reading() {
+            self.state = SourceState::Expired(reading);
+        }
+        true
+    }
+}
+
+/// What the partitions together allow W to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// Some partition is unknown, without a reader, or counts without a watermark yet: W stays.
+    Held,
+    /// The smallest watermark of those that count.
+    Counting(EventTime),
+    /// All are idle: the largest of their watermarks.
+    Quiet(Watermark),
+}
+
+impl Ground {
+    pub(super) fn of(sources: &[Source]) -> Self {
+        let mut least: Watermark = None;
+        let mut most_idle: Watermark = None;
+        for source in sources {
+            match source.state {
+                SourceState::Unknown | SourceState::Unowned(_) | SourceState::Expired(_) => {
+                    return Self::Held;
+                }
+                SourceState::Idle(at) => most_idle = most_idle.max(at.watermark),
+                SourceState::Active(at) | SourceState::Blocked(at) | SourceState::Lagging(at) => {
+                    let Some(watermark) = at.watermark else { return Self::Held };
+                    least = Some(least.map_or(watermark, |least| least.min(watermark)));
+                }
+            }
+        }
+        match least {
+            Some(least) => Self::Counting(least),
+            None if sources.is_empty() => Self::Held,
+            None => Self::Quiet(most_idle),
+        }
+    }
+}
