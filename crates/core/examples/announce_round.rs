@@ -1,6 +1,10 @@
 //! Cost of one announcement round: every partition reports, the machine ticks, announces, and the announcement is copied
 //! for each worker. `cargo run --release -p tidegate-core --example announce_round`
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement reads the clock and prints")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a measurement reads the clock and prints"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -33,7 +37,8 @@ fn main() {
         let start = Instant::now();
         for partition in 0..PARTITIONS {
             // Every tenth is idle, another tenth each round.
-            let state = if partition % 10 == round % 10 { PartitionState::Idle } else { PartitionState::Active };
+            let state =
+                if partition % 10 == round % 10 { PartitionState::Idle } else { PartitionState::Active };
             let time = EventTime(i64::from(round) * 10 + i64::from(partition % 7));
             machine.report(
                 ReaderId(u64::from(partition % 16)),
