@@ -1,1 +1,30 @@
 //! The job file: YAML in, checked values out.
+//!
+//! ```text
+//!  text ──node──► located tree ──decode──► file::JobFile ──check──► Job ──fingerprint──► canonical text, u64
+//!                                          (typed, serde)
+//! ```
+//!
+//! Nothing in a job file is ignored: an unknown key is refused with its line and the nearest known one, and what
+//! is not built yet is refused as "not supported yet". Every [`Problem`] says where, what is wrong and what to do.
+//! All keys are explained in `docs/job.md`.
+
+mod check;
+mod decode;
+mod file;
+mod fingerprint;
+mod job;
+mod names;
+mod node;
+mod quantity;
+mod report;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use file::JobFile;
+pub use fingerprint::{Difference, first_difference};
+pub use job::{DeadLetter, Job, KeySource, Sink, Source, StartFrom, State, TimeSource, TimeUnit};
+pub use quantity::duration_text;
+pub use report::{Problem, Report};
+pub use schema::json_schema;

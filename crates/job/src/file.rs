@@ -1,0 +1,412 @@
+//! The job file as it is written: every key and its type.
+//!
+//! Quantities stay text here; `check` turns them into values. What is not built yet is known to the decoder, so that
+//! it can be refused by name, but not part of the schema.
+
+use crate::job::Job;
+use crate::report::Report;
+use crate::{check, decode, node};
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+/// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
+pub(crate) const NOT_SUPPORTED_YET: [&str; 20] = [
+    "adaptive",
+    "auto",
+    "avro",
+    "collect",
+    "distinct",
+    "early",
+    "every",
+    "first",
+    "last",
+    "protobuf",
+    "quantile",
+    "raw",
+    "reorder",
+    "session",
+    "sliding",
+    "sliding_min",
+    "stddev",
+    "top_k",
+    "variance",
+    "wasm",
+];
+
+/// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "tidegate job")]
+pub struct JobFile {
+    /// Name of the job; consumer group, transactional ids and internal topics are named after it.
+    pub(crate) name: String,
+    pub(crate) source: SourceSection,
+    pub(crate) watermark: WatermarkSection,
+    #[schemars(required)]
+    pub(crate) window: Option<WindowChoice>,
+    #[schemars(skip)]
+    pub(crate) reorder: Option<IgnoredAny>,
+    #[schemars(skip)]
+    pub(crate) early: Option<IgnoredAny>,
+    /// How long after its end a window still takes late records. Default `0ms`.
+    pub(crate) allowed_lateness: Option<DurationText>,
+    /// What is computed for each window and key, in the order of the result's fields.
+    #[schemars(required, length(min = 1))]
+    pub(crate) aggregates: Option<Vec<AggregateEntry>>,
+    pub(crate) sink: SinkSection,
+    pub(crate) dead_letter: DeadLetterSection,
+    pub(crate) state: Option<StateSection>,
+}
+
+/// Where the records come from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceSection {
+    /// Topic to read.
+    pub(crate) topic: String,
+    /// Number of partitions, used only when the topic has to be created.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) partitions: Option<u32>,
+    /// Where a new job begins. Default `earliest`.
+    pub(crate) start_from: Option<StartFromWord>,
+    /// Format of the payload. Default `json`.
+    pub(crate) format: Option<Format>,
+    pub(crate) key: KeyChoice,
+    /// Where the event time is, tried in order. Default: the header `event-time`, then the record timestamp.
+    #[schemars(length(min = 1))]
+    pub(crate) event_time: Option<Vec<TimeEntry>>,
+}
+
+/// Where a new job begins.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StartFromWord {
+    /// With the oldest record that the topic holds.
+    Earliest,
+    /// With the records that arrive from now on.
+    Latest,
+}
+
+/// Format of the payload.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// One JSON value per record.
+    Json,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Avro,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Protobuf,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Raw,
+}
+
+/// What the records are grouped by.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyChoice {
+    /// A field of the payload, as a JSON pointer.
+    Field(Pointer),
+    /// The key of the record.
+    RecordKey,
+}
+
+/// A JSON pointer (RFC 6901) into the payload, as in `/user/id`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("pattern" = "^/([^~]|~[01])*$"))]
+pub(crate) struct Pointer(pub(crate) String);
+
+/// A place where the event time may be: `record_timestamp`, a header or a field.
+#[derive(Debug)]
+pub(crate) enum TimeEntry {
+    RecordTimestamp,
+    Named(TimePlace),
+}
+
+/// Exactly one of `header` and `field`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TimePlace {
+    pub(crate) header: Option<String>,
+    pub(crate) field: Option<Pointer>,
+    pub(crate) unit: Option<UnitWord>,
+}
+
+/// How the time is written. Default `ms`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UnitWord {
+    /// A number: epoch seconds.
+    S,
+    /// A number: epoch milliseconds.
+    Ms,
+    /// A number: epoch microseconds.
+    Us,
+    /// A number: epoch nanoseconds.
+    Ns,
+    /// Text such as `2013-01-01T05:00:00Z`.
+    Rfc3339,
+}
+
+/// How the watermark follows the records.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WatermarkSection {
+    /// Default `bounded_out_of_orderness`.
+    pub(crate) strategy: Option<Strategy>,
+    /// Bound on the disorder; required by `bounded_out_of_orderness`, not allowed with `ascending`.
+    pub(crate) delay: Option<DurationText>,
+    /// A partition without records and without lag for this long stops holding the watermark back. Default `30s`.
+    pub(crate) idle_timeout: Option<DurationText>,
+    /// What the watermark does when every partition is idle. Default `hold`.
+    pub(crate) on_quiet: Option<OnQuietWord>,
+    /// Records further ahead of the clock than this are dead letters and do not move the watermark. Default: no bound.
+    pub(crate) max_future_skew: Option<DurationText>,
+    /// So many consecutive records older than the candidate − `delay` re-anchor the candidate. Default 3.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) reanchor_after: Option<u32>,
+    /// A partition further ahead of the watermark than this is paused. Default: no bound.
+    pub(crate) max_drift: Option<DurationText>,
+}
+
+/// How the watermark of a partition follows its records.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Strategy {
+    /// The largest event time seen − `delay`.
+    BoundedOutOfOrderness,
+    /// The largest event time seen.
+    Ascending,
+    /// Not supported yet.
+    #[schemars(skip)]
+    SlidingMin,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Adaptive,
+}
+
+/// What the watermark does when every partition is idle.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnQuietWord {
+    /// It stays.
+    Hold,
+    /// It moves on by elapsed time.
+    Advance,
+    /// It moves past the end of every window that a record seen so far can be in: for bounded input.
+    Finish,
+}
+
+/// The windows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WindowChoice {
+    /// Fixed size, one after the other.
+    Tumbling(TumblingSection),
+    /// Fixed size, a new one every `step`, overlapping.
+    Hopping(HoppingSection),
+    /// Not supported yet.
+    #[schemars(skip)]
+    Sliding(IgnoredAny),
+    /// Not supported yet.
+    #[schemars(skip)]
+    Session(IgnoredAny),
+}
+
+/// Windows `[k·size + offset, (k+1)·size + offset)`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TumblingSection {
+    /// Length of a window.
+    pub(crate) size: DurationText,
+    /// Shift of the grid from the Unix epoch, less than `size`. Default `0ms`.
+    pub(crate) offset: Option<DurationText>,
+}
+
+/// Windows `[k·step + offset, k·step + offset + size)`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HoppingSection {
+    /// Length of a window.
+    pub(crate) size: DurationText,
+    /// Distance between the starts of two windows, at most `size`.
+    pub(crate) step: DurationText,
+    /// Shift of the grid from the Unix epoch, less than `step`. Default `0ms`.
+    pub(crate) offset: Option<DurationText>,
+}
+
+/// One aggregate of each window.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AggregateEntry {
+    /// Field of the result.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"), length(max = 64))]
+    pub(crate) name: String,
+    /// What is computed.
+    #[serde(rename = "fn")]
+    pub(crate) function: Function,
+    /// The field of the payload it is computed of; required by all but `count`.
+    pub(crate) field: Option<Pointer>,
+    /// Decimal places kept of `field`. Default 6.
+    #[schemars(range(max = 18))]
+    pub(crate) scale: Option<u32>,
+}
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Function {
+    /// Number of records; with `field`, of those whose field is there and not null.
+    Count,
+    /// Exact sum.
+    Sum,
+    /// Smallest value.
+    Min,
+    /// Largest value.
+    Max,
+    /// Sum divided by number of values.
+    Avg,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Variance,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Stddev,
+    /// Not supported yet.
+    #[schemars(skip)]
+    First,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Last,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Quantile,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Distinct,
+    /// Not supported yet.
+    #[schemars(skip)]
+    TopK,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Collect,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Wasm,
+}
+
+/// Where the results go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SinkSection {
+    /// Topic of the results.
+    pub(crate) topic: String,
+}
+
+/// Where the records go that are in no result.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadLetterSection {
+    /// Topic of the dead letters.
+    pub(crate) topic: String,
+    pub(crate) replay: Option<ReplaySection>,
+}
+
+/// What a later replay of dead letters may rely on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplaySection {
+    /// How long a dead letter may be replayed. Default `2h`.
+    pub(crate) ttl: Option<DurationText>,
+    /// Who starts a replay. Default `manual`.
+    pub(crate) mode: Option<ReplayMode>,
+    #[schemars(skip)]
+    pub(crate) every: Option<IgnoredAny>,
+}
+
+/// Who starts a replay.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayMode {
+    /// A person.
+    Manual,
+    /// Not supported yet.
+    #[schemars(skip)]
+    Auto,
+}
+
+/// The state of the windows.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StateSection {
+    /// Number of shards, fixed for the life of the job. Default 16.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) shards: Option<u32>,
+    /// Memory for the window state of one worker. Default `512MiB`.
+    pub(crate) memory: Option<SizeText>,
+    /// A shard commits at least this often while it has changes. Default `100ms`.
+    pub(crate) commit_interval: Option<DurationText>,
+}
+
+/// A duration: a whole number and a unit, as in `250ms`, `5s`, `1m`, `24h`, `2d`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("pattern" = "^[0-9]+(ms|s|m|h|d)$"))]
+pub(crate) struct DurationText(pub(crate) String);
+
+/// A size: a whole number and a unit, as in `64MiB`, `2GiB`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("pattern" = "^[0-9]+(B|KiB|MiB|GiB|TiB)$"))]
+pub(crate) struct SizeText(pub(crate) String);
+
+impl JobFile {
+    /// Reads the job out of `text`; `file_name` is only for the errors.
+    ///
+    /// # Errors
+    /// Everything that is wrong, as far as it can be told at once; never empty.
+    pub fn parse(text: &str, file_name: &str) -> Result<Job, Report> {
+        let mut problems = Vec::new();
+        let root = node::parse(text).map_err(|problem| Report::new(file_name, vec![problem]))?;
+        let job =
+            decode::decode(&root, &mut problems).and_then(|file| check::check(&file, &root, &mut problems));
+        match job {
+            Some(job) if problems.is_empty() => Ok(job),
+            _ => Err(Report::new(file_name, problems)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+        impl<'de> Visitor<'de> for Entry {
+            type Value = TimeEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`record_timestamp`, `{ header: … }` or `{ field: … }`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<TimeEntry, E> {
+                match word {
+                    "record_timestamp" => Ok(TimeEntry::RecordTimestamp),
+                    _ => {
+                        Err(E::unknown_variant(word, &["record_timestamp", "{ header: … }", "{ field: … }"]))
+                    }
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TimeEntry, A::Error> {
+                TimePlace::deserialize(MapAccessDeserializer::new(map)).map(TimeEntry::Named)
+            }
+        }
+        deserializer.deserialize_any(Entry)
+    }
+}

@@ -1,0 +1,115 @@
+//! What state and results of a job depend on, as text and as one number.
+//!
+//! The text has one `key: value` per line, in a fixed order, and begins with its version; the fingerprint is
+//! `xxh3_64` of it. Both outlive the process in the job record and are frozen by a golden test. Not in it is what may
+//! change from one start to the next: delays, lateness, the sink, intervals, memory.
+
+use crate::job::{Job, KeySource, TimeSource, TimeUnit};
+use std::fmt::Write;
+use tidegate_core::job::AggregateFn;
+
+/// Changes only together with what older job records are compared to.
+const VERSION: &str = "tidegate job fingerprint: 1";
+
+/// A key in which two jobs differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The key, as in `source.key`.
+    pub key: String,
+    /// Its value in the first text; `None`: the key is not there.
+    pub first: Option<String>,
+    /// Its value in the second text; `None`: the key is not there.
+    pub second: Option<String>,
+}
+
+impl Job {
+    /// The same for two jobs if and only if one may continue from the state of the other.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.describe().as_bytes())
+    }
+
+    /// The text behind the fingerprint; keep it with the state, so that [`first_difference`] can explain a mismatch.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = format!("{VERSION}\n");
+        let mut line = |key: &str, value: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{key}: {value}");
+        };
+        line("name", quoted(&self.name));
+        line("source.topic", quoted(&self.source.topic));
+        line(
+            "source.key",
+            match &self.source.key {
+                KeySource::Field(pointer) => format!("field {}", quoted(pointer)),
+                KeySource::RecordKey => "record_key".to_owned(),
+            },
+        );
+        for (index, source) in self.source.event_time.iter().enumerate() {
+            line(
+                &format!("source.event_time[{index}]"),
+                match source {
+                    TimeSource::Header { name, unit } => {
+                        format!("header {} {}", quoted(name), unit_word(*unit))
+                    }
+                    TimeSource::Field { pointer, unit } => {
+                        format!("field {} {}", quoted(pointer), unit_word(*unit))
+                    }
+                    TimeSource::RecordTimestamp => "record_timestamp".to_owned(),
+                },
+            );
+        }
+        let window = self.core.window;
+        line("window.size_ms", window.size.millis().to_string());
+        line("window.step_ms", window.step.millis().to_string());
+        line("window.offset_ms", window.offset.millis().to_string());
+        for (index, column) in self.core.columns.iter().enumerate() {
+            line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));
+        }
+        for (index, aggregate) in self.core.aggregates.iter().enumerate() {
+            let function = match aggregate.function {
+                AggregateFn::Count => "count",
+                AggregateFn::Sum => "sum",
+                AggregateFn::Min => "min",
+                AggregateFn::Max => "max",
+                AggregateFn::Avg => "avg",
+            };
+            let of = aggregate.column.map(|column| format!(" of columns[{column}]")).unwrap_or_default();
+            line(&format!("aggregates[{index}]"), format!("{} {function}{of}", quoted(&aggregate.name)));
+        }
+        line("state.shards", self.core.shards.to_string());
+        text
+    }
+}
+
+/// The first key in which two texts of [`Job::describe`] differ; `None` when they are the same.
+#[must_use]
+pub fn first_difference(first: &str, second: &str) -> Option<Difference> {
+    let (first, second): (Vec<_>, Vec<_>) = (entries(first), entries(second));
+    let keys = first.iter().chain(&second).map(|(key, _)| *key);
+    let value = |entries: &[(&str, &str)], wanted: &str| {
+        entries.iter().find(|(key, _)| *key == wanted).map(|(_, value)| (*value).to_owned())
+    };
+    keys.map(|key| Difference { key: key.to_owned(), first: value(&first, key), second: value(&second, key) })
+        .find(|difference| difference.first != difference.second)
+}
+
+fn entries(text: &str) -> Vec<(&str, &str)> {
+    text.lines().map(|line| line.split_once(": ").unwrap_or((line, ""))).collect()
+}
+
+/// As JSON text, so that no value can look like another line.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn unit_word(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Seconds => "s",
+        TimeUnit::Millis => "ms",
+        TimeUnit::Micros => "us",
+        TimeUnit::Nanos => "ns",
+        TimeUnit::Rfc3339 => "rfc3339",
+    }
+}

@@ -1,0 +1,248 @@
+//! The job file as its users meet it: what is accepted, with which values, and what is refused, in which words.
+
+mod fingerprint;
+mod refused;
+mod schema;
+
+use crate::{DeadLetter, Job, JobFile, KeySource, Sink, Source, StartFrom, State, TimeSource, TimeUnit};
+use crate::{duration_text, quantity};
+use proptest::prelude::*;
+use tidegate_core::job::{
+    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec,
+};
+use tidegate_core::time::{Shard, Span};
+
+const CLICKS: &str = include_str!("../../../docs/jobs/clicks.yaml");
+const TUMBLING: &str = include_str!("../../../docs/jobs/flights-tumbling.yaml");
+const HOPPING: &str = include_str!("../../../docs/jobs/flights-hopping.yaml");
+
+/// The least that is a job; `{}` of each test goes in place of a part of it.
+const LEAST: &str = "\
+name: least
+source:
+  topic: in
+  key: record_key
+watermark:
+  delay: 2s
+window:
+  tumbling: { size: 10s }
+aggregates:
+  - { name: n, fn: count }
+sink: { topic: out }
+dead_letter: { topic: dead }
+";
+
+fn job(text: &str) -> Job {
+    JobFile::parse(text, "job.yaml").unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// `LEAST` with the one occurrence of `part` replaced.
+fn least_with(part: &str, replacement: &str) -> String {
+    assert_eq!(LEAST.matches(part).count(), 1, "{part}");
+    LEAST.replace(part, replacement)
+}
+
+fn column(pointer: &str, scale: u32) -> ColumnSpec {
+    ColumnSpec { pointer: pointer.to_owned(), scale }
+}
+
+fn aggregate(name: &str, function: AggregateFn, column: Option<usize>) -> AggregateSpec {
+    AggregateSpec { name: name.to_owned(), function, column }
+}
+
+#[test]
+fn the_clicks_job_has_every_value_of_its_file() {
+    let expected = Job {
+        name: "clicks".to_owned(),
+        source: Source {
+            topic: "clicks".to_owned(),
+            partitions: Some(4),
+            start_from: StartFrom::Earliest,
+            key: KeySource::Field("/user".to_owned()),
+            event_time: vec![
+                TimeSource::Header { name: "event-time".to_owned(), unit: TimeUnit::Millis },
+                TimeSource::Field { pointer: "/ts".to_owned(), unit: TimeUnit::Millis },
+                TimeSource::RecordTimestamp,
+            ],
+        },
+        core: JobSpec {
+            shards: 16,
+            watermark: WatermarkSpec {
+                delay: Span(2_000),
+                idle_timeout: Span(5_000),
+                on_quiet: OnQuiet::Hold,
+                max_future_skew: Some(Span(60_000)),
+                reanchor_after: Some(3),
+            },
+            window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span::ZERO },
+            allowed_lateness: Span(5_000),
+            columns: vec![column("/amount", 6)],
+            aggregates: vec![
+                aggregate("clicks", AggregateFn::Count, None),
+                aggregate("spend", AggregateFn::Sum, Some(0)),
+                aggregate("largest", AggregateFn::Max, Some(0)),
+            ],
+        },
+        max_drift: Some(Span(300_000)),
+        sink: Sink { topic: "clicks-per-user".to_owned() },
+        dead_letter: DeadLetter { topic: "clicks-dead".to_owned(), replay_ttl: Some(Span(7_200_000)) },
+        state: State { memory: 512 << 20, commit_interval: Span(100) },
+    };
+    assert_eq!(job(CLICKS), expected);
+}
+
+#[test]
+fn the_flights_jobs_have_the_windows_of_their_files() {
+    let (tumbling, hopping) = (job(TUMBLING), job(HOPPING));
+    let hour = 3_600_000;
+    assert_eq!(tumbling.core.window, WindowSpec { size: Span(hour), step: Span(hour), offset: Span::ZERO });
+    assert_eq!(
+        hopping.core.window,
+        WindowSpec { size: Span(6 * hour), step: Span(hour), offset: Span::ZERO }
+    );
+    assert_eq!(tumbling.core.watermark.on_quiet, OnQuiet::Finish);
+    assert_eq!(tumbling.core.watermark.delay, Span(24 * hour));
+    assert_eq!(tumbling.source.key, KeySource::Field("/carrier".to_owned()));
+    assert_eq!(hopping.source.key, KeySource::Field("/origin".to_owned()));
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let job = job(LEAST);
+    assert_eq!(job.source.partitions, None);
+    assert_eq!(job.source.start_from, StartFrom::Earliest);
+    assert_eq!(job.source.key, KeySource::RecordKey);
+    let header = TimeSource::Header { name: "event-time".to_owned(), unit: TimeUnit::Millis };
+    assert_eq!(job.source.event_time, [header, TimeSource::RecordTimestamp]);
+    assert_eq!(
+        job.core.watermark,
+        WatermarkSpec {
+            delay: Span(2_000),
+            idle_timeout: Span(30_000),
+            on_quiet: OnQuiet::Hold,
+            max_future_skew: None,
+            reanchor_after: Some(3),
+        }
+    );
+    assert_eq!(job.core.allowed_lateness, Span::ZERO);
+    assert_eq!(job.core.shards, 16);
+    assert_eq!(job.max_drift, None);
+    assert_eq!(job.dead_letter.replay_ttl, None);
+    assert_eq!(job.state, State { memory: 512 << 20, commit_interval: Span(100) });
+}
+
+#[test]
+fn ascending_is_a_delay_of_zero() {
+    let job = job(&least_with("  delay: 2s", "  strategy: ascending"));
+    assert_eq!(job.core.watermark.delay, Span::ZERO);
+}
+
+#[test]
+fn an_offset_shifts_the_windows() {
+    let job = job(&least_with("tumbling: { size: 10s }", "hopping: { size: 1d, step: 6h, offset: 2h }"));
+    assert_eq!(job.core.window.offset, Span(7_200_000));
+}
+
+#[test]
+fn every_unit_of_time_is_known() {
+    let entries = "event_time: [{ header: h, unit: s }, { field: /a, unit: us }, { field: /b, unit: ns }, { field: /c, unit: rfc3339 }]";
+    let job = job(&least_with("key: record_key", &format!("key: record_key\n  {entries}")));
+    let field = |pointer: &str, unit| TimeSource::Field { pointer: pointer.to_owned(), unit };
+    assert_eq!(
+        job.source.event_time,
+        [
+            TimeSource::Header { name: "h".to_owned(), unit: TimeUnit::Seconds },
+            field("/a", TimeUnit::Micros),
+            field("/b", TimeUnit::Nanos),
+            field("/c", TimeUnit::Rfc3339),
+        ]
+    );
+}
+
+#[test]
+fn a_field_is_one_column_for_each_scale_and_a_count_takes_any() {
+    let aggregates = "  - { name: seen, fn: count, field: /b }
+  - { name: known, fn: count, field: /a }
+  - { name: total, fn: sum, field: /a, scale: 2 }
+  - { name: mean, fn: avg, field: /a, scale: 2 }
+  - { name: fine, fn: max, field: /a, scale: 9 }";
+    let job = job(&least_with("  - { name: n, fn: count }", aggregates));
+    assert_eq!(job.core.columns, [column("/a", 2), column("/a", 9), column("/b", 6)]);
+    assert_eq!(
+        job.core.aggregates,
+        [
+            aggregate("seen", AggregateFn::Count, Some(2)),
+            aggregate("known", AggregateFn::Count, Some(0)),
+            aggregate("total", AggregateFn::Sum, Some(0)),
+            aggregate("mean", AggregateFn::Avg, Some(0)),
+            aggregate("fine", AggregateFn::Max, Some(1)),
+        ]
+    );
+}
+
+#[test]
+fn everything_of_a_job_in_kafka_is_named_after_it() {
+    let job = job(LEAST);
+    assert_eq!(job.changelog_topic(), "least-changelog");
+    assert_eq!(job.control_topic(), "least-control");
+    assert_eq!(job.group(), "least");
+    assert_eq!(job.transactional_id(Shard(7)), "least-shard-7");
+}
+
+#[test]
+fn quantities_have_whole_numbers_and_known_units() {
+    for (text, millis) in
+        [("0ms", 0), ("250ms", 250), ("5s", 5_000), ("1m", 60_000), ("36525d", 3_155_760_000_000)]
+    {
+        assert_eq!(quantity::parse_duration(text), Ok(Span(millis)), "{text}");
+    }
+    for (text, bytes) in [("1B", 1), ("4KiB", 4_096), ("512MiB", 536_870_912), ("2GiB", 2_147_483_648)] {
+        assert_eq!(quantity::parse_size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "s", "5", "1.5s", "-5s", "5 s", " 5s", "5S", "1h30m", "99999999999999999999s", "36526d"]
+    {
+        assert!(quantity::parse_duration(text).is_err(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_duration_reads_back_as_it_was_written(millis in 0_i64..=36_525 * 86_400_000) {
+        prop_assert_eq!(quantity::parse_duration(&duration_text(Span(millis))), Ok(Span(millis)));
+    }
+
+    #[test]
+    fn a_duration_keeps_its_unit_where_that_is_the_largest(number in 1_i64..=23, unit in "h|ms|s") {
+        let text = format!("{number}{unit}");
+        let span = quantity::parse_duration(&text).unwrap();
+        prop_assert_eq!(duration_text(span), text);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic_and_a_refusal_names_a_problem(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        never_panics(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_text_that_looks_like_yaml_makes_it_panic(text in "([a-z]{1,3}|[-:?,&*!|>'\"%@`{}#~0-9]|\\[|\\]| |\n|\t|: |- ){0,120}") {
+        never_panics(&text);
+    }
+
+    /// Damage to a good file: most of it stays readable, so that decoder and checks are reached too.
+    #[test]
+    fn no_damage_to_a_good_file_makes_it_panic(at in 0..CLICKS.len(), length in 0_usize..40, with in "[ -~\n]{0,8}") {
+        let end = (at + length).min(CLICKS.len());
+        never_panics(&format!("{}{with}{}", &CLICKS[..at], &CLICKS[end..]));
+    }
+}
+
+fn never_panics(text: &str) {
+    if let Err(report) = JobFile::parse(text, "job.yaml") {
+        assert!(!report.problems.is_empty());
+        let lines = 1 + text.matches(['\n', '\r']).count();
+        for problem in &report.problems {
+            assert!(problem.line >= 1 && problem.line <= lines && problem.column >= 1, "{problem:?}");
+            assert!(!problem.what.is_empty() && !problem.fix.is_empty(), "{problem:?}");
+        }
+    }
+}

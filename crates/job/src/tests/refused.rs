@@ -1,0 +1,440 @@
+//! Bad files and the exact words in which they are refused.
+
+use super::{CLICKS, LEAST, least_with};
+use crate::JobFile;
+
+#[track_caller]
+fn refused(text: &str, expected: &str) {
+    let report = JobFile::parse(text, "job.yaml").expect_err("accepted");
+    assert_eq!(report.to_string(), expected, "in\n{text}");
+}
+
+/// `LEAST` with `part` replaced is refused.
+#[track_caller]
+fn replaced(part: &str, replacement: &str, expected: &str) {
+    refused(&least_with(part, replacement), expected);
+}
+
+#[track_caller]
+fn appended(line: &str, expected: &str) {
+    refused(&format!("{LEAST}{line}\n"), expected);
+}
+
+const COUNT: &str = "  - { name: n, fn: count }";
+const WINDOW: &str = "window:\n  tumbling: { size: 10s }";
+const KEYS: &str = "name, source, watermark, window, allowed_lateness, aggregates, sink, dead_letter, state";
+
+#[test]
+fn what_is_not_one_mapping_in_yaml() {
+    refused("", "job.yaml:1:1: the file holds no job; start from one of docs/jobs");
+    refused("# nothing\n", "job.yaml:1:1: the file holds no job; start from one of docs/jobs");
+    refused(
+        "- a\n",
+        &format!("job.yaml:1:1: expected a mapping with the keys {KEYS}, found a list; see docs/job.md"),
+    );
+    refused(
+        "a: [\n",
+        "job.yaml:1:4: this is not YAML: unclosed bracket '['; mend the line, mind indentation and quotes",
+    );
+    refused(
+        "name: x\n\tsource: y\n",
+        "job.yaml:1:7: this is not YAML: while scanning a plain scalar, found a tab; mend the line, mind indentation and quotes",
+    );
+    appended("---\nname: b", "job.yaml:14:1: a second YAML document begins here; keep one job to a file");
+    appended(
+        "name: b",
+        "job.yaml:13:1: key `name` is here a second time, first at line 1; keep one of the two",
+    );
+    refused("[a]: b\n", "job.yaml:1:1: a key must be a word; write `key: value`");
+    refused(&"- ".repeat(5_000), "job.yaml:1:67: nested deeper than 32 levels; make it flatter");
+}
+
+#[test]
+fn anchors_aliases_and_tags() {
+    let text = "YAML anchors, aliases and tags have no meaning in a job file; write the value itself";
+    replaced("name: least", "name: &n least", &format!("job.yaml:1:10: {text}"));
+    replaced("name: least", "name: !!str least", &format!("job.yaml:1:13: {text}"));
+}
+
+#[test]
+fn unknown_keys_at_every_depth_name_the_nearest_known_one() {
+    refused(
+        &CLICKS.replace("partitions", "partitons"),
+        "job.yaml:4:3: source.partitons: unknown key `partitons` at line 4; did you mean `partitions`?",
+    );
+    refused(
+        &CLICKS.replace("unit: ms", "unti: ms"),
+        "job.yaml:9:21: source.event_time[1].unti: unknown key `unti` at line 9; did you mean `unit`?",
+    );
+    refused(
+        &CLICKS.replace("fn: sum", "fun: sum"),
+        "job.yaml:24:20: aggregates[1].fun: unknown key `fun` at line 24; did you mean `fn`?",
+    );
+    refused(
+        &CLICKS.replace("tumbling", "tumblin"),
+        "job.yaml:20:3: window.tumblin: unknown key `tumblin` at line 20; did you mean `tumbling`?",
+    );
+    appended(
+        "\"a\\nb\": 5",
+        &format!("job.yaml:13:1: a\\nb: unknown key `a\\nb` at line 13; known here: {KEYS}"),
+    );
+}
+
+#[test]
+fn all_unknown_keys_and_all_bad_values_are_named_at_once() {
+    refused(
+        &CLICKS.replace("on_quiet", "on_quit").replace("10s", "10").replace("shards", "shard"),
+        "\
+job.yaml:15:3: watermark.on_quit: unknown key `on_quit` at line 15; did you mean `on_quiet`?
+job.yaml:20:21: window.tumbling.size: `10` has no unit; write a whole number and a unit, as in `250ms`, `5s`, `24h`
+job.yaml:31:3: state.shard: unknown key `shard` at line 31; did you mean `shards`?",
+    );
+}
+
+#[test]
+fn missing_keys() {
+    replaced(
+        "  topic: in\n",
+        "",
+        "job.yaml:2:1: source: key `topic` is missing; add `topic: …`, see docs/job.md",
+    );
+    replaced(
+        "sink: { topic: out }\n",
+        "",
+        "job.yaml:1:1: key `sink` is missing; add `sink: …`, see docs/job.md",
+    );
+    replaced(
+        "size: 10s",
+        "",
+        "job.yaml:8:3: window.tumbling: key `size` is missing; add `size: …`, see docs/job.md",
+    );
+    replaced(WINDOW, "", "job.yaml:1:1: key `window` is missing; add `window: { tumbling: { size: … } }`");
+    replaced(
+        "  delay: 2s",
+        "  idle_timeout: 2s",
+        "job.yaml:5:1: watermark: `bounded_out_of_orderness` needs a `delay`; add `delay: …`, the bound on the disorder, as in `delay: 5s`",
+    );
+    replaced(
+        "fn: count",
+        "fn: sum",
+        "job.yaml:10:5: aggregates[0]: `n` has no `field`; say what it is computed of, as in `field: /amount`",
+    );
+}
+
+#[test]
+fn wrong_types() {
+    replaced(
+        "topic: in",
+        "topic: [in]",
+        "job.yaml:3:3: source.topic: expected text, found a list; see docs/job.md",
+    );
+    replaced("topic: in", "topic:", "job.yaml:3:3: source.topic: has no value; give text, or remove the key");
+    replaced(
+        "sink: { topic: out }",
+        "sink: out",
+        "job.yaml:11:7: sink: expected a mapping with the keys topic, found `out`; see docs/job.md",
+    );
+    for (number, column) in [("many", 15), ("-1", 15), ("4.5", 15), ("99999999999", 15)] {
+        replaced(
+            "topic: in",
+            &format!("topic: in\n  partitions: {number}"),
+            &format!(
+                "job.yaml:4:{column}: source.partitions: expected a whole number, found `{number}`; see docs/job.md"
+            ),
+        );
+    }
+    replaced(
+        "window:\n  tumbling: { size: 10s }",
+        "window: tumbling",
+        "job.yaml:7:9: window: `tumbling` needs a value; write `tumbling: …`, see docs/job.md",
+    );
+    replaced(
+        WINDOW,
+        "window: { tumbling: { size: 1s }, hopping: { size: 2s, step: 1s } }",
+        "job.yaml:7:1: window: expected exactly one of tumbling, hopping, found 2 keys; see docs/job.md",
+    );
+    replaced(
+        WINDOW,
+        "window: [tumbling]",
+        "job.yaml:7:1: window: expected one of tumbling, hopping, found a list; see docs/job.md",
+    );
+    replaced(
+        "key: record_key",
+        "key: { record_key: yes }",
+        "job.yaml:4:22: source.key.record_key: `record_key` takes no value; write `record_key` alone",
+    );
+    replaced(
+        "key: record_key",
+        "key: record_key\n  event_time: [[a]]",
+        "job.yaml:5:16: source.event_time[0]: expected `record_timestamp`, `{ header: … }` or `{ field: … }`, found a list; see docs/job.md",
+    );
+    replaced(COUNT, "  count", "job.yaml:10:3: aggregates: expected a list, found `count`; see docs/job.md");
+}
+
+#[test]
+fn unknown_words() {
+    replaced(
+        "key: record_key",
+        "key: recordkey",
+        "job.yaml:4:8: source.key: unknown value `recordkey`; did you mean `record_key`?",
+    );
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  on_quiet: stop",
+        "job.yaml:7:13: watermark.on_quiet: unknown value `stop`; known here: hold, advance, finish",
+    );
+    replaced(
+        "fn: count",
+        "fn: median",
+        "job.yaml:10:20: aggregates[0].fn: unknown value `median`; known here: count, sum, min, max, avg",
+    );
+    replaced(
+        "topic: in",
+        "topic: in\n  format: xml",
+        "job.yaml:4:11: source.format: unknown value `xml`; known here: json",
+    );
+}
+
+#[test]
+fn bad_durations_and_sizes() {
+    let advice = "write a whole number and a unit, as in `250ms`, `5s`, `24h`";
+    for (text, what) in [
+        ("2", format!("`2` has no unit; {advice}")),
+        ("fast", format!("`fast` is not a duration; {advice}")),
+        ("-2s", format!("`-2s` is not a duration; {advice}")),
+        ("1.5s", format!("`1.5s` is not a duration; {advice}")),
+        ("2sec", "`sec` is not a unit of a duration; use one of ms, s, m, h, d".to_owned()),
+        ("99999999d", "`99999999d` is too large; the largest duration is `36525d`".to_owned()),
+    ] {
+        let expected = format!("job.yaml:6:10: watermark.delay: {what}");
+        replaced("delay: 2s", &format!("delay: {text}"), &expected);
+    }
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  idle_timeout: 0s",
+        "job.yaml:7:17: watermark.idle_timeout: must be more than zero; give a longer duration",
+    );
+    appended(
+        "state: { memory: 5MB, commit_interval: 1ms }",
+        "\
+job.yaml:13:18: state.memory: `MB` is not a unit of a size; use one of B, KiB, MiB, GiB, TiB
+job.yaml:13:40: state.commit_interval: is out of range; use 10ms to 10s",
+    );
+    appended(
+        "state: { memory: 5KiB, commit_interval: 1m }",
+        "\
+job.yaml:13:18: state.memory: is too small; use at least `1MiB`
+job.yaml:13:41: state.commit_interval: is out of range; use 10ms to 10s",
+    );
+}
+
+#[test]
+fn numbers_out_of_range() {
+    for shards in [0, 4097] {
+        let expected =
+            format!("job.yaml:13:18: state.shards: {shards} is out of range; use a number from 1 to 4096");
+        appended(&format!("state: {{ shards: {shards} }}"), &expected);
+    }
+    replaced(
+        "topic: in",
+        "topic: in\n  partitions: 0",
+        "job.yaml:4:15: source.partitions: 0 is out of range; use a number from 1 to 10000",
+    );
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  reanchor_after: 0",
+        "job.yaml:7:19: watermark.reanchor_after: 0 is out of range; use a number from 1 to 1000000",
+    );
+    replaced(
+        "fn: count",
+        "fn: sum, field: /a, scale: 19",
+        "job.yaml:10:43: aggregates[0].scale: 19 is out of range; use a number from 0 to 18",
+    );
+}
+
+#[test]
+fn what_is_not_supported_yet() {
+    let window = "use `tumbling` or `hopping`";
+    replaced(
+        "tumbling: { size: 10s }",
+        "session: { gap: 2h }",
+        &format!("job.yaml:8:3: window.session: not supported yet: session windows at line 8; {window}"),
+    );
+    replaced(
+        "tumbling: { size: 10s }",
+        "sliding: { size: 2h }",
+        &format!("job.yaml:8:3: window.sliding: not supported yet: sliding windows at line 8; {window}"),
+    );
+    replaced(
+        &format!("{WINDOW}\naggregates:\n{COUNT}"),
+        "reorder: {}",
+        "job.yaml:7:1: reorder: not supported yet: reordering at line 7; use `window` and `aggregates`",
+    );
+    appended(
+        "early: 5s",
+        "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",
+    );
+    for strategy in ["sliding_min", "adaptive"] {
+        replaced(
+            "delay: 2s",
+            &format!("strategy: {strategy}"),
+            &format!(
+                "job.yaml:6:13: watermark.strategy: not supported yet: the strategy `{strategy}` at line 6; use `bounded_out_of_orderness` or `ascending`"
+            ),
+        );
+    }
+    for format in ["avro", "protobuf", "raw"] {
+        replaced(
+            "topic: in",
+            &format!("topic: in\n  format: {format}"),
+            &format!(
+                "job.yaml:4:11: source.format: not supported yet: the format `{format}` at line 4; use `json`"
+            ),
+        );
+    }
+    for function in
+        ["variance", "stddev", "first", "last", "quantile", "distinct", "top_k", "collect", "wasm"]
+    {
+        replaced(
+            "fn: count",
+            &format!("fn: {function}"),
+            &format!(
+                "job.yaml:10:20: aggregates[0].fn: not supported yet: the aggregate `{function}` at line 10; use count, sum, min, max or avg"
+            ),
+        );
+    }
+    replaced(
+        "{ topic: dead }",
+        "{ topic: dead, replay: { mode: auto, every: 10m } }",
+        "job.yaml:12:45: dead_letter.replay.mode: not supported yet: automatic replay at line 12; use `manual`",
+    );
+}
+
+#[test]
+fn contradictions() {
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  strategy: ascending",
+        "job.yaml:6:10: watermark.delay: `ascending` has no `delay`; remove `delay`, or use `bounded_out_of_orderness`",
+    );
+    replaced(
+        "tumbling: { size: 10s }",
+        "hopping: { size: 10s, step: 20s }",
+        "job.yaml:8:31: window.hopping.step: `step` 20s is larger than `size` 10s; records between two windows would be lost: use at most `size`",
+    );
+    replaced(
+        "size: 10s",
+        "size: 10s, offset: 25s",
+        "job.yaml:8:34: window.tumbling.offset: must be less than 10s, the distance of two windows; the same grid has `5s`",
+    );
+    replaced(
+        "fn: count",
+        "fn: count, scale: 2",
+        "job.yaml:10:34: aggregates[0].scale: a count has no decimal places; remove `scale`",
+    );
+    replaced(
+        "{ topic: dead }",
+        "{ topic: dead, replay: { every: 10m } }",
+        "job.yaml:12:46: dead_letter.replay.every: a manual replay has no interval; remove `every`",
+    );
+    replaced(
+        "key: record_key",
+        "key: record_key\n  event_time: [{}, { header: a, field: /b }]",
+        "\
+job.yaml:5:16: source.event_time[0]: neither `header` nor `field` is given; name one of them
+job.yaml:5:20: source.event_time[1]: both `header` and `field` are given; make two entries of it, in order",
+    );
+}
+
+#[test]
+fn empty_lists() {
+    replaced(
+        "key: record_key",
+        "key: record_key\n  event_time: []",
+        "job.yaml:5:3: source.event_time: the list is empty; name a header, a field or `record_timestamp`",
+    );
+    replaced(
+        &format!("\n{COUNT}"),
+        " []",
+        "job.yaml:9:1: aggregates: the list is empty; add one, as in `{ name: count, fn: count }`",
+    );
+}
+
+#[test]
+fn names_that_cannot_be() {
+    let characters = "use only a-z, A-Z, 0-9, `.`, `_` and `-`";
+    replaced(
+        "name: least",
+        "name: -x",
+        &format!(
+            "job.yaml:1:7: name: `-x` cannot be the name of a job; begin with a letter or digit and {characters}"
+        ),
+    );
+    replaced(
+        "name: least",
+        "name: a b",
+        &format!("job.yaml:1:7: name: `a b` cannot be the name of a job; {characters}"),
+    );
+    replaced(
+        "name: least",
+        &format!("name: {}", "x".repeat(240)),
+        "job.yaml:1:7: name: the name of the job has 240 characters; use at most 239, topics are named after it",
+    );
+    replaced(
+        "topic: in",
+        "topic: in put",
+        &format!("job.yaml:3:10: source.topic: `in put` cannot be the name of a Kafka topic; {characters}"),
+    );
+    replaced(
+        "topic: out",
+        &format!("topic: {}", "t".repeat(250)),
+        "job.yaml:11:16: sink.topic: the name of the topic has 250 characters; use at most 249",
+    );
+    replaced(
+        "name: n,",
+        "name: pane,",
+        "job.yaml:10:13: aggregates[0].name: every result already has a field `pane`; choose another name",
+    );
+    replaced(
+        "name: n,",
+        "name: a b,",
+        "job.yaml:10:13: aggregates[0].name: `a b` cannot be the name of an aggregate; begin with a letter, use only a-z, A-Z, 0-9 and `_`, at most 64 characters",
+    );
+    replaced(
+        COUNT,
+        &format!("{COUNT}\n{COUNT}"),
+        "job.yaml:11:13: aggregates[1].name: `n` is already the name of aggregates[0]; choose another name",
+    );
+}
+
+#[test]
+fn pointers_that_are_none() {
+    replaced(
+        "key: record_key",
+        "key: { field: user }",
+        "job.yaml:4:17: source.key.field: `user` is not a JSON pointer; begin with `/`, as in `/user`",
+    );
+    replaced(
+        "key: record_key",
+        "key: { field: /us~er }",
+        "job.yaml:4:17: source.key.field: `/us~er` is not a JSON pointer; write `~` as `~0` and a `/` within a name as `~1`",
+    );
+}
+
+#[test]
+fn topics_that_collide() {
+    replaced(
+        "topic: out",
+        "topic: in",
+        "job.yaml:11:16: sink.topic: collides with the source, `in`; use another topic",
+    );
+    replaced(
+        "topic: out",
+        "topic: least-changelog",
+        "job.yaml:11:16: sink.topic: collides with the changelog of the job, `least-changelog`; use another topic",
+    );
+    refused(
+        &least_with("topic: out", "topic: o_ut").replace("topic: dead", "topic: o.ut"),
+        "job.yaml:12:23: dead_letter.topic: collides with the sink, `o_ut`; use another topic",
+    );
+}
