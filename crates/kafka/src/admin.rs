@@ -1,0 +1,386 @@
+//! Topics: whether they are there, what they hold, how they are configured; making and trimming them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic as RawNewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::BaseProducer;
+use rdkafka::{Offset as RawOffset, TopicPartitionList};
+use tidegate_core::time::{Offset, Partition};
+
+use crate::client::{Deadline, LastComplaint, LogContext, partition_count, raw_offset, raw_partition};
+use crate::config::KafkaConfig;
+use crate::error::{Error, Result};
+use crate::native::requests::{Mark, list_offsets, topic_id};
+use crate::producer::QuietContext;
+
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to look for the reason why no broker answers.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Where a partition begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionEnds {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset there is.
+    pub log_start: Offset,
+    /// What `read_committed` readers can see ends here: an open transaction holds it below the high watermark.
+    pub last_stable: Offset,
+    /// The offset of the next record to be written.
+    pub high_watermark: Offset,
+}
+
+/// What the cluster calls a topic, over its whole life: one that is deleted and made anew has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TopicId(pub u128);
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: u32,
+    /// Its id; `None` where the brokers know none.
+    pub id: Option<TopicId>,
+}
+
+/// A topic to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many copies; without it what the cluster does by default.
+    pub replication: Option<u16>,
+    /// Its configuration.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// What making a topic came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    Created,
+    /// It was there; it may have other partitions and another configuration.
+    Exists,
+}
+
+/// What a topic is for, and so how it must be configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicRole {
+    /// Every block counts until it is deleted on purpose: no retention by time or size.
+    Changelog,
+    /// The last record of a key counts.
+    Control,
+}
+
+impl TopicRole {
+    /// The settings without which data of tidegate is lost.
+    #[must_use]
+    pub const fn required(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Changelog => {
+                &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")]
+            }
+            Self::Control => &[("cleanup.policy", "compact")],
+        }
+    }
+}
+
+impl NewTopic {
+    /// A topic as `role` needs it.
+    #[must_use]
+    pub fn of_role(name: impl Into<String>, partitions: u32, role: TopicRole) -> Self {
+        let configs = role.required().iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Self { name: name.into(), partitions, replication: None, configs: configs.collect() }
+    }
+}
+
+/// Looks after topics. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    config: KafkaConfig,
+    client: Arc<AdminClient<LogContext>>,
+}
+
+impl Admin {
+    /// Opens a client; connects when first used.
+    ///
+    /// # Errors
+    ///
+    /// When the client refuses its configuration.
+    pub fn open(config: &KafkaConfig) -> Result<Self> {
+        let mut settings = config.client(&[], &[]);
+        // rdkafka's admin client never hands out its log lines; they would only pile up.
+        settings.set_log_level(RDKafkaLogLevel::Emerg);
+        let client = settings
+            .create_with_context(LogContext::default())
+            .map_err(|error| Error::client("open an admin client", &error))?;
+        Ok(Self { config: config.clone(), client: Arc::new(client) })
+    }
+
+    /// Whether the cluster answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] with the reason, after `timeout`.
+    pub async fn reachable(&self, timeout: Duration) -> Result<()> {
+        self.blocking(move |admin| match admin.client.inner().fetch_metadata(None, timeout) {
+            Ok(metadata) if !metadata.brokers().is_empty() => Ok(()),
+            Ok(_) => Err(admin.unreachable("the answer names no broker".to_owned())),
+            Err(error) => Err(admin.unreachable(error.to_string())),
+        })
+        .await
+    }
+
+    /// A topic; `None` if there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not answer.
+    pub async fn topic(&self, name: &str) -> Result<Option<TopicDescription>> {
+        let name = name.to_owned();
+        self.blocking(move |admin| {
+            let partitions = match admin.partition_count(&name) {
+                Ok(partitions) => partitions,
+                Err(Error::UnknownTopic { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let id = match topic_id(admin.client.inner(), &name, TIMEOUT) {
+                Ok(id) => id.map(TopicId),
+                Err(Error::UnknownTopic { .. }) => return Ok(None),
+                Err(Error::Client {
+                    code: RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion,
+                    ..
+                }) => None,
+                Err(error) => return Err(error),
+            };
+            Ok(Some(TopicDescription { name, partitions, id }))
+        })
+        .await
+    }
+
+    /// Makes a topic and waits until the cluster shows it. One that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses it or does not answer.
+    pub async fn create(&self, topic: &NewTopic) -> Result<Created> {
+        let what = format!("create topic `{}`", topic.name);
+        let replication = topic.replication.map_or(-1, i32::from);
+        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+        let mut raw = RawNewTopic::new(&topic.name, partitions, TopicReplication::Fixed(replication));
+        for (key, value) in &topic.configs {
+            raw = raw.set(key, value);
+        }
+        let results = self
+            .client
+            .create_topics([&raw], &options())
+            .await
+            .map_err(|error| Error::client(&what, &error))?;
+        match results.into_iter().next() {
+            Some(Ok(_)) => {}
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(Created::Exists),
+            Some(Err((_, code))) => return Err(Error::code(what, code)),
+            None => return Err(Error::code(what, RDKafkaErrorCode::Fail)),
+        }
+        self.appeared(topic.name.clone(), topic.partitions).await?;
+        Ok(Created::Created)
+    }
+
+    /// Waits until every partition of the topic has a leader that answers.
+    async fn appeared(&self, topic: String, partitions: u32) -> Result<()> {
+        self.blocking(move |admin| {
+            let deadline = Deadline::after(TIMEOUT);
+            let all: Vec<_> = (0..partitions).map(Partition).collect();
+            loop {
+                let found = admin.partition_count(&topic).and_then(|_| {
+                    list_offsets(admin.client.inner(), &topic, &all, [Mark::LogStart], deadline.left())
+                });
+                match found {
+                    Ok(_) => return Ok(()),
+                    Err(error) if deadline.has_passed() => return Err(error),
+                    Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Deletes a topic. One that is not there is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses it or does not answer.
+    pub async fn delete(&self, topic: &str) -> Result<()> {
+        let what = format!("delete topic `{topic}`");
+        let results = self
+            .client
+            .delete_topics(&[topic], &options())
+            .await
+            .map_err(|error| Error::client(&what, &error))?;
+        match results.into_iter().next() {
+            Some(Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(()),
+            Some(Err((_, code))) => Err(Error::code(what, code)),
+            None => Err(Error::code(what, RDKafkaErrorCode::Fail)),
+        }
+    }
+
+    /// The configuration of a topic: every key with its value, defaults included.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such topic or the cluster does not answer.
+    pub async fn configs(&self, topic: &str) -> Result<BTreeMap<String, String>> {
+        let what = format!("read the configuration of topic `{topic}`");
+        let results = self
+            .client
+            .describe_configs([&ResourceSpecifier::Topic(topic)], &options())
+            .await
+            .map_err(|error| Error::client(&what, &error))?;
+        match results.into_iter().next() {
+            Some(Ok(resource)) => Ok(resource
+                .entries
+                .into_iter()
+                .map(|entry| (entry.name, entry.value.unwrap_or_default()))
+                .collect()),
+            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {
+                Err(Error::UnknownTopic { topic: topic.to_owned() })
+            }
+            Some(Err(code)) => Err(Error::code(what, code)),
+            None => Err(Error::code(what, RDKafkaErrorCode::Fail)),
+        }
+    }
+
+    /// Whether a topic is configured as `role` needs it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TopicConfig`] names the first setting that is not; otherwise as [`configs`](Self::configs).
+    pub async fn verify(&self, topic: &str, role: TopicRole) -> Result<()> {
+        let found = self.configs(topic).await?;
+        for (key, wanted) in role.required() {
+            let value = found.get(*key).map_or("", String::as_str);
+            if value != *wanted {
+                return Err(Error::TopicConfig {
+                    topic: topic.to_owned(),
+                    key,
+                    found: value.to_owned(),
+                    wanted,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what lies below `before` in a partition; returns the new log start.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such partition, `before` lies above its end, or the cluster does not answer.
+    pub async fn delete_records(&self, topic: &str, partition: Partition, before: Offset) -> Result<Offset> {
+        let what = format!("delete records of topic `{topic}` partition {partition} below {before}");
+        let client = |error: KafkaError| Error::client(&what, &error);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, raw_partition(partition), RawOffset::Offset(raw_offset(before)))
+            .map_err(client)?;
+        let results = self.client.delete_records(&list, &options()).await.map_err(client)?;
+        let results = results.elements();
+        let Some(element) = results.first() else {
+            return Err(Error::code(&what, RDKafkaErrorCode::Fail));
+        };
+        if let Err(error) = element.error() {
+            return Err(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => {
+                    Error::UnknownPartition { topic: topic.to_owned(), partition }
+                }
+                Some(RDKafkaErrorCode::OffsetOutOfRange) => Error::OffsetOutOfRange {
+                    topic: topic.to_owned(),
+                    partition,
+                    offset: before,
+                    log_start: None,
+                    end: None,
+                },
+                _ => client(error),
+            });
+        }
+        match element.offset() {
+            RawOffset::Offset(start) => Ok(Offset(u64::try_from(start).unwrap_or_default())),
+            _ => Ok(before),
+        }
+    }
+
+    /// Where every partition of a topic begins and ends, by fresh round trips.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such topic or the cluster does not answer.
+    pub async fn ends(&self, topic: &str) -> Result<Vec<PartitionEnds>> {
+        let topic = topic.to_owned();
+        self.blocking(move |admin| {
+            let partitions: Vec<_> = (0..admin.partition_count(&topic)?).map(Partition).collect();
+            let marks = [Mark::LogStart, Mark::LastStable, Mark::HighWatermark];
+            let ends = list_offsets(admin.client.inner(), &topic, &partitions, marks, TIMEOUT)?;
+            let ends = partitions.into_iter().zip(ends);
+            Ok(ends
+                .map(|(partition, [log_start, last_stable, high_watermark])| PartitionEnds {
+                    partition,
+                    log_start,
+                    last_stable,
+                    high_watermark,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    fn partition_count(&self, topic: &str) -> Result<u32> {
+        let unknown = LastComplaint::default();
+        match partition_count(self.client.inner(), &self.config.brokers, &unknown, topic, TIMEOUT) {
+            Err(Error::Unreachable { reason, .. }) => Err(self.unreachable(reason)),
+            other => other,
+        }
+    }
+
+    /// Finds out why no broker answers: a producer, unlike the admin client, hands out what went wrong.
+    fn unreachable(&self, otherwise: String) -> Error {
+        let context = QuietContext::default();
+        let complaint = context.complaint.clone();
+        let probe: Result<BaseProducer<QuietContext>, _> =
+            self.config.client(&[], &[]).create_with_context(context);
+        if let Ok(probe) = probe {
+            let deadline = Deadline::after(PROBE);
+            while complaint.get().is_none() && !deadline.has_passed() {
+                probe.poll(Duration::from_millis(20));
+            }
+        }
+        Error::Unreachable {
+            brokers: self.config.brokers.clone(),
+            reason: complaint.get().unwrap_or(otherwise),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let admin = self.clone();
+        match tokio::task::spawn_blocking(move || work(&admin)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::code("run an admin request", RDKafkaErrorCode::Fail)),
+        }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
+}

@@ -1,0 +1,151 @@
+//! What all clients share: their logs go to `tracing`, and the last connection error is kept for a useful message.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tidegate_core::time::{Offset, Partition};
+
+use crate::error::{Error, Result};
+
+/// The last thing the client complained about on its own (a refused connection, for instance).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastComplaint(Arc<Mutex<Option<String>>>);
+
+impl LastComplaint {
+    pub(crate) fn set(&self, reason: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The context of a client without further callbacks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogContext {
+    pub(crate) complaint: LastComplaint,
+}
+
+impl ClientContext for LogContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        trace_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&self.complaint, &error, reason);
+    }
+}
+
+/// A line of librdkafka's log.
+pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, "{message}")
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// An error that concerns the client as a whole; librdkafka goes on trying by itself.
+pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &str) {
+    // "All brokers down" follows the reason for it; the reason is what helps.
+    if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
+        complaint.set(reason);
+    }
+    tracing::warn!(target: "librdkafka", %error, "{reason}");
+}
+
+/// The number of partitions of `topic`.
+pub(crate) fn partition_count<C: ClientContext>(
+    client: &Client<C>,
+    brokers: &str,
+    complaint: &LastComplaint,
+    topic: &str,
+    timeout: Duration,
+) -> Result<u32> {
+    let metadata = client.fetch_metadata(Some(topic), timeout).map_err(|error| {
+        unreachable_or(brokers, complaint, format!("read the metadata of topic `{topic}`"), &error)
+    })?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Err(Error::UnknownTopic { topic: topic.to_owned() });
+    };
+    if let Some(error) = found.error() {
+        let code = RDKafkaErrorCode::from(error);
+        return Err(match code {
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                Error::UnknownTopic { topic: topic.to_owned() }
+            }
+            code => Error::code(format!("read the metadata of topic `{topic}`"), code),
+        });
+    }
+    match u32::try_from(found.partitions().len()) {
+        Ok(0) | Err(_) => Err(Error::UnknownTopic { topic: topic.to_owned() }),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// [`Error::Unreachable`] where that is what the error means.
+pub(crate) fn unreachable_or(
+    brokers: &str,
+    complaint: &LastComplaint,
+    what: String,
+    error: &KafkaError,
+) -> Error {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut,
+        ) => Error::Unreachable {
+            brokers: brokers.to_owned(),
+            reason: complaint.get().unwrap_or_else(|| error.to_string()),
+        },
+        _ => Error::client(what, error),
+    }
+}
+
+/// librdkafka's number of a partition.
+pub(crate) fn raw_partition(partition: Partition) -> i32 {
+    i32::try_from(partition.0).unwrap_or(i32::MAX)
+}
+
+/// librdkafka's number of an offset.
+pub(crate) fn raw_offset(offset: Offset) -> i64 {
+    i64::try_from(offset.0).unwrap_or(i64::MAX)
+}
+
+/// The time left of a wait for the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    started: Instant,
+    pub(crate) patience: Duration,
+}
+
+impl Deadline {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "bounds blocking calls of the client; nothing is decided by this clock"
+    )]
+    pub(crate) fn after(patience: Duration) -> Self {
+        Self { started: Instant::now(), patience }
+    }
+
+    pub(crate) fn left(self) -> Duration {
+        self.patience.saturating_sub(self.started.elapsed())
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+}

@@ -1,0 +1,429 @@
+//! One commit, one Kafka transaction.
+//!
+//! ```text
+//!   commit(records):  begin ─▶ produce all ─▶ all delivered? ──yes──▶ end(commit) ─▶ Committed | Fenced | Unknown
+//!                                                  └──────────no───▶ end(abort)  ─▶ Aborted | RecordRefused | Fenced | Unknown
+//! ```
+//!
+//! The transaction opens here and never earlier. No outcome is inferred: once the commit was asked for, only the
+//! coordinator's yes is [`Outcome::Committed`], and nothing is [`Outcome::Aborted`] any more.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
+use tidegate_core::time::{EventTime, Offset, Partition};
+
+use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log, unreachable_or};
+use crate::config::KafkaConfig;
+use crate::error::{Error, Result};
+use crate::producer::raw_headers;
+
+/// How long one attempt to end a transaction waits; it is repeated.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long deliveries are awaited at a time.
+const POLL: Duration = Duration::from_millis(1);
+
+/// How transactions are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// After this the coordinator aborts an open transaction by itself.
+    pub transaction_timeout: Duration,
+    /// How long a commit whose outcome is not known yet is repeated.
+    pub commit_patience: Duration,
+    /// `none`, `lz4`, `zstd`, `gzip` or `snappy`.
+    pub compression: Cow<'static, str>,
+    /// The largest record. Topics must allow at least as much (`max.message.bytes`).
+    pub max_message_bytes: u32,
+}
+
+impl Default for TransactionOptions {
+    fn default() -> Self {
+        Self {
+            transaction_timeout: Duration::from_secs(10),
+            commit_patience: Duration::from_secs(15),
+            compression: Cow::Borrowed("none"),
+            max_message_bytes: 1_000_000,
+        }
+    }
+}
+
+/// A record to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputRecord {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers.
+    pub headers: Vec<Header>,
+    /// Its timestamp, at least 1 (what is below is written as 1: the log knows no earlier time); without it the time of
+    /// writing.
+    pub timestamp: Option<EventTime>,
+}
+
+/// A header of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// Its value.
+    pub value: Option<Bytes>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// All records are in the log and visible.
+    Committed {
+        /// Where each record lies, in the order given; `None` where the broker had taken it before and does not say.
+        offsets: Vec<Option<Offset>>,
+    },
+    /// No record is or will be visible; the producer can go on.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+    /// One record cannot be written, so none was: no record is or will be visible; the producer can go on.
+    RecordRefused {
+        /// Which record.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Another producer has taken over, or the coordinator has timed the transaction out. This producer is of no more use.
+    /// Whether *this* commit is visible is not said: the log tells.
+    Fenced,
+    /// Not known. This producer is of no more use: open and init another, and read the log.
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// What became of one record.
+#[derive(Clone, Copy, Debug)]
+enum Delivery {
+    Waiting,
+    Done(Option<Offset>),
+    Failed(RDKafkaErrorCode),
+}
+
+#[derive(Debug, Default)]
+struct Deliveries {
+    of: Vec<Delivery>,
+    waiting: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Context {
+    complaint: LastComplaint,
+    deliveries: Arc<Mutex<Deliveries>>,
+}
+
+impl Context {
+    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        trace_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&self.complaint, &error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let delivery = match result {
+            Ok(message) => Delivery::Done(u64::try_from(message.offset()).ok().map(Offset)),
+            Err((error, _)) => Delivery::Failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+        };
+        let mut deliveries = self.deliveries();
+        if let Some(place @ Delivery::Waiting) = deliveries.of.get_mut(index) {
+            *place = delivery;
+            deliveries.waiting = deliveries.waiting.saturating_sub(1);
+        }
+    }
+}
+
+/// The producer of one transactional id. All its calls block: for `spawn_blocking`.
+pub struct TransactionalProducer {
+    id: Box<str>,
+    brokers: Box<str>,
+    options: TransactionOptions,
+    client: BaseProducer<Context>,
+    context: Context,
+}
+
+impl TransactionalProducer {
+    /// Opens a producer; nothing is fenced before [`init`](Self::init).
+    ///
+    /// # Errors
+    ///
+    /// When the client refuses its configuration.
+    pub fn open(config: &KafkaConfig, transactional_id: &str, options: TransactionOptions) -> Result<Self> {
+        let timeout = options.transaction_timeout.as_millis().to_string();
+        let settings = config.producer(
+            &[
+                // Many of these live in one process and each writes little at a time.
+                ("linger.ms", "1"),
+                ("queue.buffering.max.messages", "100000"),
+                ("queue.buffering.max.kbytes", "65536"),
+                ("batch.num.messages", "10000"),
+                ("compression.type", &options.compression),
+                ("message.max.bytes", &options.max_message_bytes.to_string()),
+                // A topic that is not there is told within the transaction's time.
+                ("topic.metadata.propagation.max.ms", "2000"),
+                ("retry.backoff.ms", "20"),
+                ("retry.backoff.max.ms", "200"),
+            ],
+            &[
+                ("transactional.id", transactional_id),
+                ("transaction.timeout.ms", &timeout),
+                ("message.timeout.ms", &timeout),
+            ],
+        );
+        let context = Context::default();
+        let client = settings
+            .create_with_context(context.clone())
+            .map_err(|error| Error::client(format!("open the producer `{transactional_id}`"), &error))?;
+        Ok(Self {
+            id: transactional_id.into(),
+            brokers: config.brokers.as_str().into(),
+            options,
+            client,
+            context,
+        })
+    }
+
+    /// The transactional id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Takes the transactional id over: fences every earlier producer of it and ends what it left open.
+    ///
+    /// # Errors
+    ///
+    /// When the coordinator does not answer within `timeout` (to be called again), or refuses.
+    pub fn init(&mut self, timeout: Duration) -> Result<()> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            let error = match self.client.init_transactions(deadline.left().min(ATTEMPT)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            // Also hands out the client's complaints and log lines.
+            self.client.poll(POLL);
+            match &error {
+                KafkaError::Transaction(inner) if is_fencing(inner.code()) => {
+                    return Err(Error::Fenced { transactional_id: self.id.to_string() });
+                }
+                KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {}
+                _ => {
+                    let what = format!("take over the transactional id `{}`", self.id);
+                    return Err(unreachable_or(&self.brokers, &self.context.complaint, what, &error));
+                }
+            }
+        }
+    }
+
+    /// Writes the records as one transaction.
+    pub fn commit(&mut self, records: &[OutputRecord]) -> Outcome {
+        if let Err(error) = self.client.begin_transaction() {
+            return self.lost("the transaction did not begin", &error);
+        }
+        match self.deliver(records) {
+            Ok(offsets) => self.end(offsets),
+            Err(outcome) => self.abort(outcome),
+        }
+    }
+
+    /// Produces the records and waits for all of them. The error is what the commit comes to if the abort succeeds.
+    fn deliver(&self, records: &[OutputRecord]) -> Result<Vec<Option<Offset>>, Outcome> {
+        *self.context.deliveries() = Deliveries { of: vec![Delivery::Waiting; records.len()], waiting: 0 };
+        let deadline = Deadline::after(self.options.transaction_timeout);
+        for (index, record) in records.iter().enumerate() {
+            self.produce(index, record, deadline)?;
+        }
+        self.await_deliveries(deadline);
+        let deliveries = self.context.deliveries();
+        let mut offsets = Vec::with_capacity(records.len());
+        for delivery in &deliveries.of {
+            match delivery {
+                Delivery::Done(offset) => offsets.push(*offset),
+                Delivery::Waiting | Delivery::Failed(_) => return Err(failure(records, &deliveries.of)),
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn produce(&self, index: usize, record: &OutputRecord, deadline: Deadline) -> Result<(), Outcome> {
+        let mut raw = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&record.topic, index)
+            .partition(raw_partition(record.partition));
+        raw.key = record.key.as_deref();
+        raw.payload = record.value.as_deref();
+        raw.timestamp = record.timestamp.map(|time| time.millis().max(1));
+        raw.headers =
+            raw_headers(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())));
+        // Before it is sent: its delivery may be reported while the next is produced.
+        self.context.deliveries().waiting += 1;
+        loop {
+            let (error, refused) = match self.client.send(raw) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull))
+                && !deadline.has_passed()
+            {
+                self.client.poll(POLL);
+                raw = refused;
+                continue;
+            }
+            self.context.deliveries().waiting -= 1;
+            return Err(match error.rdkafka_error_code() {
+                Some(code) if is_refusal(code) => {
+                    Outcome::RecordRefused { index, reason: refusal(record, code) }
+                }
+                _ => Outcome::Aborted { reason: format!("record {index} was not accepted: {error}") },
+            });
+        }
+    }
+
+    fn await_deliveries(&self, deadline: Deadline) {
+        while self.context.deliveries().waiting > 0 && !deadline.has_passed() {
+            self.client.poll(POLL);
+        }
+    }
+
+    /// Asks for the commit until its outcome is known or patience ends.
+    fn end(&self, offsets: Vec<Option<Offset>>) -> Outcome {
+        let deadline = Deadline::after(self.options.commit_patience);
+        loop {
+            let error = match self.client.commit_transaction(deadline.left().min(ATTEMPT)) {
+                Ok(()) => return Outcome::Committed { offsets },
+                Err(error) => error,
+            };
+            self.client.poll(POLL);
+            match &error {
+                KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {
+                    tracing::debug!(transactional_id = %self.id, %error, "the commit is asked for again");
+                }
+                _ => return self.lost("the commit was not answered", &error),
+            }
+        }
+    }
+
+    fn abort(&self, outcome: Outcome) -> Outcome {
+        // What is on its way is awaited: an aborted producer must not have records in flight.
+        self.client.purge(PurgeConfig::default().queue());
+        self.await_deliveries(Deadline::after(ATTEMPT));
+        if self.context.deliveries().waiting > 0 {
+            self.client.purge(PurgeConfig::default().queue().inflight());
+            self.await_deliveries(Deadline::after(ATTEMPT));
+        }
+        let deadline = Deadline::after(self.options.commit_patience);
+        loop {
+            let error = match self.client.abort_transaction(deadline.left().min(ATTEMPT)) {
+                Ok(()) => return outcome,
+                Err(error) => error,
+            };
+            self.client.poll(POLL);
+            match &error {
+                KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {}
+                _ => return self.lost("the abort failed", &error),
+            }
+        }
+    }
+
+    /// The outcome when the producer is of no more use.
+    fn lost(&self, what: &str, error: &KafkaError) -> Outcome {
+        let fatal = self.client.client().fatal_error().map(|(code, _)| code);
+        if [error.rdkafka_error_code(), fatal].into_iter().flatten().any(is_fencing) {
+            return Outcome::Fenced;
+        }
+        Outcome::Unknown { reason: format!("{what}: {error}") }
+    }
+}
+
+/// Why a transaction cannot be committed: a record that was refused, else the first that failed.
+fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Outcome {
+    let failed = || {
+        deliveries.iter().zip(records).enumerate().filter_map(|(index, (delivery, record))| match delivery {
+            Delivery::Failed(code) => Some((index, *code, record)),
+            Delivery::Done(_) | Delivery::Waiting => None,
+        })
+    };
+    // A broker refuses a batch that is too large as a whole: it is the largest record of it that is.
+    let too_large = failed()
+        .filter(|(_, code, _)| *code == RDKafkaErrorCode::MessageSizeTooLarge)
+        .max_by_key(|(_, _, record)| record.value.as_ref().map_or(0, Bytes::len));
+    if let Some((index, code, record)) = too_large.or_else(|| failed().find(|(_, code, _)| is_refusal(*code)))
+    {
+        return Outcome::RecordRefused { index, reason: refusal(record, code) };
+    }
+    // What was purged failed only because another record did.
+    let first =
+        failed().find(|(_, code, _)| *code != RDKafkaErrorCode::PurgeQueue).or_else(|| failed().next());
+    Outcome::Aborted {
+        reason: match first {
+            Some((index, code, record)) => {
+                format!("record {index} for topic `{}` partition {}: {code}", record.topic, record.partition)
+            }
+            None => "not all records were delivered in time".to_owned(),
+        },
+    }
+}
+
+fn refusal(record: &OutputRecord, code: RDKafkaErrorCode) -> String {
+    let size = record.value.as_ref().map_or(0, Bytes::len);
+    format!(
+        "topic `{}` partition {} refuses a record of {size} bytes: {code}",
+        record.topic, record.partition
+    )
+}
+
+/// Whether the record itself, or where it is to go, is at fault: the same commit would fail again.
+const fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::InvalidTopic
+            | Code::TopicAuthorizationFailed
+            | Code::PolicyViolation
+    )
+}
+
+const fn is_fencing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
