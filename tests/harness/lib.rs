@@ -1,1 +1,12 @@
-//! What the integration tests share: brokers, processes, reading topics back.
+//! What the integration tests share: brokers to run against, clients with short timeouts.
+
+#![allow(clippy::disallowed_methods, reason = "tests measure real time and run threads of their own")]
+
+mod apache;
+pub mod clients;
+mod dev;
+mod requirement;
+
+pub use apache::{ApacheKafka, apache_kafka};
+pub use dev::{DevKafka, dev_kafka};
+pub use requirement::Requirement;
