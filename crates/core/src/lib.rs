@@ -13,6 +13,7 @@ pub mod entry;
 pub mod frame;
 pub mod job;
 pub mod lane;
+pub mod pacing;
 pub mod shard;
 pub mod slices;
 pub mod source;
