@@ -1,0 +1,543 @@
+//! The cache in sled: one database per worker process, one tree per shard.
+//!
+//! What has to be known about sled 0.34.7 (measured with `examples/measure.rs`):
+//! - `transaction` is atomic over a kill and keeps memory and disk flat; `apply_batch` does neither, so it is not used.
+//! - A write costs 8–16 µs whatever the size of its transaction: 1,000 entries 15 ms, 10,000 150 ms, 50,000 0.85 s. Memory is
+//!   flat to 10,000 entries and grows beyond (200,000: 0.9 GB), and the transaction holds a lock of the whole process. So
+//!   changes beyond [`BOUND_WRITES`] or [`BOUND_BYTES`] go through several: all but the last leave it without an
+//!   identity. A store found without one was interrupted, and is wiped.
+//! - One million entries of 60 bytes: opened in 0.6–1 s, scanned in 0.7–1 s. A purge costs as much as writes do; a wipe does not.
+//! - `flush` hands the log to the kernel and no further, and values that make a page larger than 128 KiB go to files of
+//!   their own that are never synced: [`Stores::sync`] syncs both.
+//! - Over damaged files it may open at a mixture of states without a word. So the identity is stored with a sum over all
+//!   entries and the meta, kept up from the old values that a transaction reads anyway, and a scan proves it.
+//! - It panics on some damage. Then, as after an error, the whole database is given up: a new one is opened beside it, its
+//!   files are removed, its handle is leaked (dropping it could panic or hang), and every shard hears of it.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use sled::IVec;
+use sled::transaction::{
+    TransactionError, TransactionResult, TransactionalTree, UnabortableTransactionError,
+};
+
+use crate::changes::{Seal, hash};
+use crate::directory::{Directory, failed};
+use crate::{Changes, Error, Identity, ShardStore, Visit};
+
+/// Most in one sled transaction. A kill in the middle of a larger apply costs the shard its cache.
+const BOUND_WRITES: usize = 16_384;
+const BOUND_BYTES: usize = 16 << 20;
+
+/// Memory for sled's pages: it holds what is being written; the shards hold their state themselves.
+const PAGE_CACHE_BYTES: u64 = 64 << 20;
+
+/// Tries to open a database that was closed a moment ago: sled's own threads give up its lock a little later.
+const OPEN_TRIES: usize = 40;
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
+const IDENTITY: &[u8] = b"i";
+const META: &[u8] = b"m";
+const ENTRY: u8 = b'e';
+const AFTER_ENTRIES: u8 = b'f';
+
+/// The caches of all shards of one worker process, in one directory.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: Directory,
+    job: [u8; 16],
+    current: Mutex<Current>,
+    /// The files of large values that need no sync any more.
+    synced_blobs: Mutex<HashSet<OsString>>,
+}
+
+/// The database in use; `db` is `None` when it was given up and no new one could be opened.
+#[derive(Debug)]
+struct Current {
+    number: u64,
+    db: Option<sled::Db>,
+}
+
+impl Stores {
+    /// Opens the cache of `job` in `dir`, creating what is missing and wiping what is foreign or damaged.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] after a second of trying, [`Error::Io`]
+    pub fn open(dir: &Path, job: [u8; 16]) -> Result<Self, Error> {
+        let (directory, number) = Directory::open(dir, job)?;
+        let mut current = Current { number, db: None };
+        match open_database(&directory.database(number)) {
+            Ok(db) => current.db = Some(db),
+            Err(cause) => {
+                let path = directory.database(number);
+                tracing::warn!(path = %path.display(), error = %cause.0, "wiped a damaged cache");
+                current.replace(&directory)?;
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                directory,
+                job,
+                current: Mutex::new(current),
+                synced_blobs: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The store of one shard: at an identity of this job, or empty. Ask once for each shard owned.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`] if even a new database fails
+    pub fn shard(&self, shard: u32) -> Result<SledShard, Error> {
+        let (tree, number) = self.shared.open_tree(shard, false)?;
+        let mut store = SledShard { shard, number, tree, shared: Arc::clone(&self.shared) };
+        match store.usable() {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(shard, "wiped the cache of a shard: incomplete, foreign or of another format");
+                store.wipe()?;
+            }
+            Err(_damaged_and_logged) => store.wipe()?,
+        }
+        Ok(store)
+    }
+
+    /// Makes what was applied to any shard outlive a loss of power.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Damaged`]
+    pub fn sync(&self) -> Result<(), Error> {
+        self.shared.sync()
+    }
+}
+
+impl Shared {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree of `shard`, emptied or as it is, and the number of its database; in a new database if this one fails.
+    fn open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
+        match self.try_open_tree(shard, empty) {
+            Err(Error::Damaged { .. }) => self.try_open_tree(shard, empty),
+            opened => opened,
+        }
+    }
+
+    fn try_open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
+        let (db, number) = {
+            let mut current = self.current();
+            if current.db.is_none() {
+                current.replace(&self.directory)?;
+            }
+            (current.db.clone(), current.number)
+        };
+        let Some(db) = db else { return Err(self.damaged()) };
+        let name = format!("shard-{shard}");
+        let tree = guarded(|| {
+            if empty {
+                db.drop_tree(&name)?;
+            }
+            db.open_tree(&name)
+        });
+        match tree {
+            Ok(tree) => Ok((tree, number)),
+            Err(cause) => Err(self.give_up(number, &cause)),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        let (db, number) = {
+            let current = self.current();
+            (current.db.clone(), current.number)
+        };
+        let Some(db) = db else { return Err(self.damaged()) };
+        if let Err(cause) = guarded(|| db.flush()) {
+            return Err(self.give_up(number, &cause));
+        }
+        let path = self.directory.database(number);
+        match self.sync_files(&path) {
+            // Another shard gave the database up, and its files with it.
+            Err(_) if self.current().number != number => Err(self.damaged()),
+            synced => synced.map_err(failed("sync", &path)),
+        }
+    }
+
+    fn sync_files(&self, path: &Path) -> io::Result<()> {
+        let mut synced = self.synced_blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = HashSet::new();
+        for entry in fs::read_dir(path.join("blobs"))? {
+            let name = entry?.file_name();
+            if !synced.contains(&name) {
+                match File::open(path.join("blobs").join(&name)) {
+                    Ok(file) => file.sync_data()?,
+                    // Removed by sled since it was listed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            present.insert(name);
+        }
+        if !present.is_subset(&synced) {
+            File::open(path.join("blobs"))?.sync_all()?;
+        }
+        *synced = present;
+        File::open(path.join("db"))?.sync_data()
+    }
+
+    /// Replaces database `number`, unless another shard has done so already.
+    fn give_up(&self, number: u64, cause: &Cause) -> Error {
+        let mut current = self.current();
+        if current.number == number && current.db.is_some() {
+            let path = self.directory.database(number);
+            tracing::warn!(path = %path.display(), error = %cause.0, "gave up a damaged cache");
+            if let Err(error) = current.replace(&self.directory) {
+                tracing::warn!(%error, "cannot open a new cache");
+            }
+        }
+        self.damaged()
+    }
+
+    fn damaged(&self) -> Error {
+        Error::Damaged { dir: self.directory.path().to_owned() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let db = self.current().db.take();
+        if let Err(cause) = guarded(|| {
+            drop(db);
+            Ok(())
+        }) {
+            tracing::warn!(error = %cause.0, "the cache failed as it was closed");
+        }
+    }
+}
+
+impl Current {
+    /// Leaks and removes the database in use and opens an empty one under the next number.
+    fn replace(&mut self, directory: &Directory) -> Result<(), Error> {
+        std::mem::forget(self.db.take());
+        directory.remove(self.number);
+        self.number = self.number.saturating_add(1);
+        let path = directory.database(self.number);
+        directory.remove(self.number);
+        let opened = open_database(&path).map_err(|cause| io::Error::other(cause.0));
+        self.db = Some(opened.map_err(failed("open a new cache in", &path))?);
+        Ok(())
+    }
+}
+
+/// One shard's tree; all of it is lost together with the database when that is damaged.
+#[derive(Debug)]
+pub struct SledShard {
+    shard: u32,
+    number: u64,
+    tree: sled::Tree,
+    shared: Arc<Shared>,
+}
+
+impl SledShard {
+    /// Whether the tree is what an apply of this job left: at an identity, or empty.
+    fn usable(&self) -> Result<bool, Error> {
+        match self.get(IDENTITY)? {
+            Some(bytes) => {
+                let seal = Seal::from_bytes(&bytes);
+                Ok(seal.is_some_and(|seal| seal.identity.job == self.shared.job))
+            }
+            None => self.call(|| Ok(self.tree.iter().next().transpose()?.is_none())),
+        }
+    }
+
+    fn seal(&self) -> Result<Option<Seal>, Error> {
+        Ok(self.get(IDENTITY)?.and_then(|bytes| Seal::from_bytes(&bytes)))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Error> {
+        self.call(|| self.tree.get(key))
+    }
+
+    /// Calls sled on a database that is still in use; a failure gives it up.
+    fn call<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
+        if self.shared.current().number != self.number {
+            return Err(self.shared.damaged());
+        }
+        guarded(work).map_err(|cause| self.shared.give_up(self.number, &cause))
+    }
+
+    /// Writes all of `writes`, and `identity` or none at all, to a tree with the sum `sum`; returns the new sum.
+    fn transact(&self, writes: &[Write], sum: u64, identity: Option<Identity>) -> Result<u64, Error> {
+        self.call(|| {
+            let done: TransactionResult<u64, sled::Error> = self.tree.transaction(|tree| {
+                let mut sum = sum;
+                for (key, value) in writes {
+                    sum = write(tree, key, value.as_ref(), sum)?;
+                }
+                match identity {
+                    Some(identity) => tree.insert(IDENTITY, Seal { identity, sum }.to_bytes())?,
+                    None => tree.remove(IDENTITY)?,
+                };
+                Ok(sum)
+            });
+            done.map_err(|error| match error {
+                TransactionError::Abort(error) | TransactionError::Storage(error) => error,
+            })
+        })
+    }
+
+    /// Fills `writes` up to the bounds; whether there may be more.
+    fn fill(
+        &self,
+        writes: &mut Vec<Write>,
+        source: &mut dyn Iterator<Item = sled::Result<Write>>,
+    ) -> Result<bool, Error> {
+        self.call(|| {
+            let mut bytes = 0_usize;
+            while writes.len() < BOUND_WRITES && bytes < BOUND_BYTES {
+                let Some((key, value)) = source.next().transpose()? else {
+                    return Ok(false);
+                };
+                bytes = bytes.saturating_add(key.len() + value.as_ref().map_or(0, |value| value.len()));
+                writes.push((key, value));
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// A key with its kind, and its value or `None` to remove it.
+type Write = (IVec, Option<IVec>);
+
+/// Does one write to a tree with the sum `sum`; returns the new sum.
+fn write(
+    tree: &TransactionalTree,
+    key: &IVec,
+    value: Option<&IVec>,
+    sum: u64,
+) -> Result<u64, UnabortableTransactionError> {
+    let old = match value {
+        Some(value) => tree.insert(key, value)?,
+        None => tree.remove(key)?,
+    };
+    let hash_of = |value: Option<&IVec>| value.map_or(0, |value| hash(key, value));
+    Ok(sum.wrapping_add(hash_of(value)).wrapping_sub(hash_of(old.as_ref())))
+}
+
+impl ShardStore for SledShard {
+    fn identity(&self) -> Result<Option<Identity>, Error> {
+        Ok(self.seal()?.map(|seal| seal.identity))
+    }
+
+    fn meta(&self) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.get(META)?.map(|bytes| bytes.to_vec()))
+    }
+
+    fn scan(&self, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut entries = self.call(|| Ok(self.tree.range([ENTRY]..[AFTER_ENTRIES])))?;
+        let mut sum = self.get(META)?.map_or(0, |meta| hash(META, &meta));
+        // The visitor's own panics are the caller's: only the step of the iterator is guarded.
+        while let Some((key, value)) = self.call(|| entries.next().transpose())? {
+            sum = sum.wrapping_add(hash(&key, &value));
+            let Some((_, key)) = key.split_first() else { continue };
+            if visit(key, &value).is_break() {
+                return Ok(());
+            }
+        }
+        if sum == self.seal()?.map_or(0, |seal| seal.sum) {
+            return Ok(());
+        }
+        let cause = Cause(format!("the contents of shard {} are not those of its identity", self.shard));
+        Err(self.shared.give_up(self.number, &cause))
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
+        let upserts = changes
+            .surviving_upserts()
+            .map(|(key, value)| Ok((entry(key), Some(IVec::from(value.as_slice())))));
+        let deletes = changes.deletes.iter().map(|key| Ok((entry(key), None)));
+        let purges = changes.purge_below.iter().filter(|(from, to)| from < to);
+        let purges = purges
+            .flat_map(|(from, to)| self.tree.range(entry(from)..entry(to)).keys())
+            .map(|key| Ok((key?, None)));
+        let mut source = upserts.chain(deletes).chain(purges);
+
+        let mut sum = self.seal()?.map_or(0, |seal| seal.sum);
+        let mut writes = Vec::new();
+        while self.fill(&mut writes, &mut source)? {
+            sum = self.transact(&writes, sum, None)?;
+            writes.clear();
+        }
+        let meta = changes.meta.as_deref();
+        writes.extend(meta.map(|meta| (META.into(), Some(meta.into()))));
+        self.transact(&writes, sum, Some(changes.identity))?;
+        Ok(())
+    }
+
+    fn wipe(&mut self) -> Result<(), Error> {
+        (self.tree, self.number) = self.shared.open_tree(self.shard, true)?;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        self.shared.sync()
+    }
+}
+
+fn entry(key: &[u8]) -> IVec {
+    let mut bytes = Vec::with_capacity(key.len().saturating_add(1));
+    bytes.push(ENTRY);
+    bytes.extend_from_slice(key);
+    bytes.into()
+}
+
+/// Why a call of sled failed: its error, or its panic.
+struct Cause(String);
+
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, Cause> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| Cause(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Err(Cause(format!("sled panicked: {}", text.unwrap_or("without a message"))))
+        }
+    }
+}
+
+fn open_database(path: &Path) -> Result<sled::Db, Cause> {
+    let mut tries = 1;
+    loop {
+        let opened = guarded(|| sled::Config::new().path(path).cache_capacity(PAGE_CACHE_BYTES).open());
+        match opened {
+            Err(cause) if cause.0.contains("could not acquire lock") && tries < OPEN_TRIES => {
+                tries += 1;
+                thread::sleep(OPEN_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+
+    const JOB: [u8; 16] = [7; 16];
+
+    fn changes(sequence: u64) -> Changes {
+        let mut changes =
+            Changes::at(Identity { job: JOB, incarnation: 1, sequence, changelog_offset: sequence });
+        changes.upserts.insert(b"key".to_vec(), sequence.to_be_bytes().to_vec());
+        changes
+    }
+
+    fn entries(store: &SledShard) -> usize {
+        let mut count = 0;
+        store
+            .scan(&mut |_, _| {
+                count += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        count
+    }
+
+    #[test]
+    fn a_panic_of_sled_costs_all_shards_their_cache_and_a_wipe_brings_them_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = Stores::open(dir.path(), JOB).unwrap();
+        let mut one = stores.shard(1).unwrap();
+        let mut two = stores.shard(2).unwrap();
+        one.apply(&changes(1)).unwrap();
+        two.apply(&changes(1)).unwrap();
+
+        let failed = one.call(|| -> sled::Result<()> { panic!("as sled does on some damage") });
+        assert!(matches!(failed, Err(Error::Damaged { .. })), "{failed:?}");
+        assert!(matches!(one.apply(&changes(2)), Err(Error::Damaged { .. })));
+        assert!(matches!(two.identity(), Err(Error::Damaged { .. })));
+        assert!(matches!(two.apply(&changes(2)), Err(Error::Damaged { .. })));
+
+        for store in [&mut one, &mut two] {
+            store.wipe().unwrap();
+            assert_eq!(store.identity().unwrap(), None);
+            assert_eq!(entries(store), 0);
+            store.apply(&changes(3)).unwrap();
+            store.sync().unwrap();
+        }
+        let directory = &stores.shared.directory;
+        assert!(!directory.database(1).exists());
+        assert!(directory.database(2).exists());
+        drop((one, two, stores));
+        let stores = Stores::open(dir.path(), JOB).unwrap();
+        assert_eq!(stores.shard(2).unwrap().identity().unwrap(), Some(changes(3).identity));
+    }
+
+    #[test]
+    fn a_scan_finds_contents_that_are_not_those_of_the_identity() {
+        for (key, value) in
+            [(&b"ekey"[..], Some(b"stale")), (b"ekey", None), (b"eother", Some(b"stale")), (META, None)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let stores = Stores::open(dir.path(), JOB).unwrap();
+            let mut store = stores.shard(1).unwrap();
+            let mut changes = changes(1);
+            changes.meta = Some(vec![1]);
+            store.apply(&changes).unwrap();
+            assert_eq!(entries(&store), 1);
+            match value {
+                Some(value) => store.tree.insert(key, value).unwrap(),
+                None => store.tree.remove(key).unwrap(),
+            };
+            let scanned = store.scan(&mut |_, _| ControlFlow::Continue(()));
+            assert!(matches!(scanned, Err(Error::Damaged { .. })), "{scanned:?}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_apply_is_wiped_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = Stores::open(dir.path(), JOB).unwrap();
+        let mut store = stores.shard(1).unwrap();
+        store.apply(&changes(1)).unwrap();
+        store.transact(&[], 0, None).unwrap();
+        drop((store, stores));
+        let stores = Stores::open(dir.path(), JOB).unwrap();
+        let store = stores.shard(1).unwrap();
+        assert_eq!(store.identity().unwrap(), None);
+        assert_eq!(entries(&store), 0);
+    }
+
+    #[test]
+    fn another_jobs_or_formats_identity_in_the_tree_is_wiped() {
+        let seal = Seal { identity: changes(1).identity, sum: 0 };
+        let mut newer = seal.to_bytes();
+        newer[0] += 1;
+        let mut foreign = seal;
+        foreign.identity.job = [8; 16];
+        for bytes in [newer, foreign.to_bytes()] {
+            let dir = tempfile::tempdir().unwrap();
+            let stores = Stores::open(dir.path(), JOB).unwrap();
+            let mut store = stores.shard(1).unwrap();
+            store.apply(&changes(1)).unwrap();
+            store.tree.insert(IDENTITY, bytes).unwrap();
+            let store = stores.shard(1).unwrap();
+            assert_eq!(store.identity().unwrap(), None);
+            assert_eq!(entries(&store), 0);
+        }
+    }
+}
