@@ -138,8 +138,8 @@ impl Log {
         let first = self.batches.partition_point(|batch| batch.last < from);
         let mut run = Run::default();
         for batch in self.batches.range(first..).take_while(|batch| batch.base < until) {
-            let fits = run.bytes + batch.bytes.len() <= max_bytes;
-            if !fits && !(at_least_one && run.batches.is_empty()) {
+            let must_come = at_least_one && run.batches.is_empty();
+            if run.bytes + batch.bytes.len() > max_bytes && !must_come {
                 break;
             }
             run.bytes += batch.bytes.len();

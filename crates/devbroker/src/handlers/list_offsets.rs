@@ -103,7 +103,10 @@ pub(super) fn delete_records(broker: &Broker, request: DeleteRecordsRequest) -> 
                     if offset < 0 {
                         return Err(ResponseError::OffsetOutOfRange);
                     }
-                    partition.log.delete_before(offset)
+                    let start = partition.log.delete_before(offset)?;
+                    // A fetch that waits below the new start has to hear of it.
+                    partition.wake();
+                    Ok(start)
                 });
             DeleteRecordsPartitionResult::default()
                 .with_partition_index(asked.partition_index)
