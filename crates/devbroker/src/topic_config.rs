@@ -1,8 +1,9 @@
 //! The configuration of a topic: what was set on it over the broker's defaults (those of Apache Kafka 4).
 //!
 //! Unknown keys and unusable values are refused when they are set. Honoured: `max.message.bytes`,
-//! `message.timestamp.type`, `message.timestamp.after.max.ms`, `min.insync.replicas`, and of
-//! `cleanup.policy=compact` that records need a key. The rest is kept and described, nothing more.
+//! `message.timestamp.type`, `message.timestamp.before.max.ms` and `…after.max.ms`, and of `cleanup.policy=compact` that
+//! records need a key. The rest is kept and described, nothing more; Kafka caps `min.insync.replicas` at the number of
+//! replicas, which is one here.
 
 use std::collections::BTreeMap;
 
@@ -25,16 +26,18 @@ const DEFAULTS: &[(&str, &str, Kind)] = &[
     ("max.compaction.lag.ms", "9223372036854775807", Kind::Number { min: 1 }),
     (MAX_MESSAGE_BYTES, "1048588", Kind::Number { min: 0 }),
     (TIMESTAMP_AFTER_MAX, "3600000", Kind::Number { min: 0 }),
-    ("message.timestamp.before.max.ms", "9223372036854775807", Kind::Number { min: 0 }),
+    (TIMESTAMP_BEFORE_MAX, "9223372036854775807", Kind::Number { min: 0 }),
     (TIMESTAMP_TYPE, "CreateTime", Kind::OneOf(&["CreateTime", "LogAppendTime"])),
     ("min.cleanable.dirty.ratio", "0.5", Kind::Text),
     ("min.compaction.lag.ms", "0", Kind::Number { min: 0 }),
-    (MIN_INSYNC, "1", Kind::Number { min: 1 }),
+    ("min.insync.replicas", "1", Kind::Number { min: 1 }),
     ("preallocate", "false", Kind::OneOf(BOOLEAN)),
+    ("remote.log.copy.disable", "false", Kind::OneOf(BOOLEAN)),
+    ("remote.log.delete.on.disable", "false", Kind::OneOf(BOOLEAN)),
     ("remote.storage.enable", "false", Kind::OneOf(BOOLEAN)),
     ("retention.bytes", "-1", Kind::Number { min: i64::MIN }),
     ("retention.ms", "604800000", Kind::Number { min: -1 }),
-    ("segment.bytes", "1073741824", Kind::Number { min: 14 }),
+    ("segment.bytes", "1073741824", Kind::Number { min: 1_048_576 }),
     ("segment.index.bytes", "10485760", Kind::Number { min: 4 }),
     ("segment.jitter.ms", "0", Kind::Number { min: 0 }),
     ("segment.ms", "604800000", Kind::Number { min: 1 }),
@@ -45,8 +48,8 @@ const BOOLEAN: &[&str] = &["true", "false"];
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const TIMESTAMP_AFTER_MAX: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE_MAX: &str = "message.timestamp.before.max.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
-const MIN_INSYNC: &str = "min.insync.replicas";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -71,7 +74,8 @@ pub(crate) struct TopicConfig {
     pub(crate) max_message_bytes: usize,
     pub(crate) log_append_time: bool,
     pub(crate) timestamp_after_max_ms: i64,
-    pub(crate) min_insync_replicas: i64,
+    /// How old a record may be on arrival, where there is a limit.
+    pub(crate) timestamp_before_max_ms: Option<i64>,
     pub(crate) compact: bool,
 }
 
@@ -87,7 +91,7 @@ impl TopicConfig {
             max_message_bytes: usize::try_from(number(MAX_MESSAGE_BYTES)).unwrap_or(usize::MAX),
             log_append_time: value(TIMESTAMP_TYPE) == "LogAppendTime",
             timestamp_after_max_ms: number(TIMESTAMP_AFTER_MAX),
-            min_insync_replicas: number(MIN_INSYNC),
+            timestamp_before_max_ms: Some(number(TIMESTAMP_BEFORE_MAX)).filter(|&limit| limit < i64::MAX),
             compact: value(CLEANUP_POLICY).split(',').any(|policy| policy.trim() == "compact"),
             set,
         })
@@ -135,7 +139,7 @@ fn check(name: &str, value: &str) -> Result<(), String> {
     let usable = match kind {
         Kind::Number { min } => value.trim().parse::<i64>().is_ok_and(|number| number >= min),
         Kind::OneOf(values) => values.contains(&value),
-        Kind::Policies => value.split(',').all(|policy| ["compact", "delete"].contains(&policy.trim())),
+        Kind::Policies => value.split(',').all(|policy| ["compact", "delete", ""].contains(&policy.trim())),
         Kind::Text => true,
     };
     if usable { Ok(()) } else { Err(format!("Invalid value {value} for configuration {name}")) }

@@ -84,18 +84,29 @@ fn check(config: &TopicConfig, target: &Target<'_>, batch: &Batch) -> Result<(),
     if ![-1, 0, 1].contains(&target.acks) {
         return Err(ResponseError::InvalidRequiredAcks);
     }
-    if target.acks == -1 && config.min_insync_replicas > 1 {
-        return Err(ResponseError::NotEnoughReplicas);
-    }
     if batch.len() > config.max_message_bytes {
         return Err(ResponseError::MessageTooLarge);
     }
-    let latest = target.now_ms.saturating_add(config.timestamp_after_max_ms);
-    if !config.log_append_time && batch.header.max_timestamp > latest {
-        return Err(ResponseError::InvalidTimestamp);
+    if !config.log_append_time {
+        check_times(config, target.now_ms, batch)?;
     }
     if config.compact && batch.records()?.iter().any(|record| record.key.is_none()) {
         return Err(ResponseError::InvalidRecord);
+    }
+    Ok(())
+}
+
+/// A record from too far ahead or too long ago is refused, unless the broker gives the time.
+fn check_times(config: &TopicConfig, now_ms: i64, batch: &Batch) -> Result<(), ResponseError> {
+    let latest = now_ms.saturating_add(config.timestamp_after_max_ms);
+    if batch.header.max_timestamp > latest {
+        return Err(ResponseError::InvalidTimestamp);
+    }
+    if let Some(limit) = config.timestamp_before_max_ms {
+        let earliest = now_ms.saturating_sub(limit);
+        if batch.records()?.iter().any(|record| record.timestamp < earliest) {
+            return Err(ResponseError::InvalidTimestamp);
+        }
     }
     Ok(())
 }
@@ -108,5 +119,44 @@ fn respond(index: i32, outcome: Result<Appended, ResponseError>) -> PartitionPro
             .with_log_append_time_ms(appended.append_time.unwrap_or(-1))
             .with_log_start_offset(appended.log_start),
         Err(error) => response.with_error_code(error.code()).with_base_offset(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::tests::encoded;
+
+    fn outcome(set: &[(&str, &str)], acks: i16, timestamps: &[i64]) -> Result<(), ResponseError> {
+        let set = set.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let config = TopicConfig::new(set.collect()).unwrap();
+        let partition = ("topic".to_owned(), 0);
+        let target = Target { partition, transactional_id: None, acks, now_ms: 10_000_000 };
+        check(&config, &target, &Batch::parse(&encoded(timestamps, None, false)).unwrap())
+    }
+
+    #[test]
+    fn times_out_of_bounds_are_refused_unless_the_broker_gives_the_time() {
+        let hour = 3_600_000;
+        let future = [10_000_000, 10_000_001 + hour];
+        assert_eq!(outcome(&[], -1, &[0, 10_000_000 + hour]), Ok(()));
+        assert_eq!(outcome(&[], -1, &future), Err(ResponseError::InvalidTimestamp));
+        assert_eq!(outcome(&[("message.timestamp.type", "LogAppendTime")], -1, &future), Ok(()));
+        let bounded = [("message.timestamp.before.max.ms", "1000")];
+        assert_eq!(outcome(&bounded, -1, &[9_999_000]), Ok(()));
+        assert_eq!(outcome(&bounded, -1, &[10_000_000, 9_998_999]), Err(ResponseError::InvalidTimestamp));
+    }
+
+    #[test]
+    fn size_and_acks_are_checked() {
+        let size = encoded(&[0], None, false).len();
+        let fits = size.to_string();
+        let too_small = (size - 1).to_string();
+        assert_eq!(outcome(&[("max.message.bytes", &fits)], 1, &[0]), Ok(()));
+        assert_eq!(
+            outcome(&[("max.message.bytes", &too_small)], 1, &[0]),
+            Err(ResponseError::MessageTooLarge)
+        );
+        assert_eq!(outcome(&[], 2, &[0]), Err(ResponseError::InvalidRequiredAcks));
     }
 }
