@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and run threads of their own")]
 
+mod faults;
 mod fixture;
 mod groups;
 mod offsets;
@@ -49,6 +50,7 @@ on_both_brokers! {
         every_codec_comes_back_as_it_went,
         a_record_too_large_for_its_topic_is_refused,
         a_megabyte_comes_back,
+        a_compacted_topic_takes_no_record_without_a_key,
         an_idempotent_producer_keeps_order_without_gaps,
     }
     offsets {
@@ -70,6 +72,7 @@ on_both_brokers! {
         a_second_producer_fences_the_first,
         the_successor_aborts_the_open_transaction,
         a_transaction_that_takes_too_long_is_aborted,
+        a_timeout_longer_than_the_broker_allows_is_refused,
         group_offsets_move_with_the_transaction,
     }
 }

@@ -7,8 +7,8 @@ use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tidegate_tests::clients::{
-    Isolation, PATIENCE, Record, TestProducer, admin, admin_options, bounds, consumer, consumer_config,
-    create_topic, offsets, partition, read, read_to_end, unique, until, values, wait,
+    Isolation, PATIENCE, Record, TestProducer, admin, admin_options, assign, bounds, consumer,
+    consumer_config, create_topic, offsets, partition, read, read_to_end, unique, until, values, wait,
 };
 
 const ISOLATION: Isolation = Isolation::ReadCommitted;
@@ -24,7 +24,7 @@ pub(crate) fn earliest_and_latest_are_the_ends_of_the_partition(bootstrap: &str)
 
     // A reader that stands at the end is given what comes next.
     let reader = consumer(bootstrap, ISOLATION)?;
-    reader.assign(&partition(&topic, 0, Offset::End)?)?;
+    assign(&reader, &topic, 0, Offset::End)?;
     let end = until("the end of the partition", || Ok(reader.poll(Duration::from_millis(10))))?;
     assert!(matches!(end, Err(KafkaError::PartitionEOF(0))), "{end:?}");
     producer.produce(&topic, 0, &["d"])?;
@@ -97,7 +97,7 @@ fn assert_out_of_range(bootstrap: &str, topic: &str, offset: i64) -> Result<()> 
     let strict: BaseConsumer = consumer_config(bootstrap, &unique("strict"), ISOLATION)
         .set("auto.offset.reset", "error")
         .create()?;
-    strict.assign(&partition(topic, 0, Offset::Offset(offset))?)?;
+    assign(&strict, topic, 0, Offset::Offset(offset))?;
     let answer = until("an answer to the fetch", || Ok(strict.poll(Duration::from_millis(10))))?;
     let code = answer.map(|record| record.detach()).expect_err("out of range").rdkafka_error_code();
     assert_eq!(code, Some(RDKafkaErrorCode::AutoOffsetReset));

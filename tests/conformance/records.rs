@@ -1,12 +1,12 @@
 //! Records: what goes in comes out, in order, or is refused.
 
 use anyhow::Result;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::{Offset, Timestamp};
 use tidegate_tests::clients::{
-    Isolation, Record, TestProducer, bounds, consumer_config, create_topic, offsets, partition, read,
+    Isolation, Record, TestProducer, assign, bounds, consumer_config, create_topic, offsets, read,
     read_to_end, unique, values,
 };
 
@@ -110,6 +110,18 @@ pub(crate) fn a_record_too_large_for_its_topic_is_refused(bootstrap: &str) -> Re
     Ok(())
 }
 
+pub(crate) fn a_compacted_topic_takes_no_record_without_a_key(bootstrap: &str) -> Result<()> {
+    let topic = create_topic(bootstrap, "compacted", 1, &[("cleanup.policy", "compact")])?;
+    let producer = TestProducer::new(bootstrap, &[])?;
+    let error = producer.produce(&topic, 0, &["keyless"]).expect_err("nothing to compact by");
+    let code = error.downcast::<KafkaError>()?.rdkafka_error_code();
+    assert_eq!(code, Some(RDKafkaErrorCode::InvalidRecord));
+
+    producer.send(Record::to(&topic).partition(0).key(&b"key"[..]))?;
+    assert_eq!(producer.flush()?, [0]);
+    Ok(())
+}
+
 pub(crate) fn a_megabyte_comes_back(bootstrap: &str) -> Result<()> {
     let topic = create_topic(bootstrap, "large", 1, &[("max.message.bytes", "1100000")])?;
     let producer = TestProducer::new(bootstrap, &[("message.max.bytes", "1100000")])?;
@@ -124,7 +136,7 @@ pub(crate) fn a_megabyte_comes_back(bootstrap: &str) -> Result<()> {
         .set("fetch.message.max.bytes", "1000")
         .set("fetch.max.bytes", "1100000")
         .create()?;
-    reader.assign(&partition(&topic, 0, Offset::Beginning)?)?;
+    assign(&reader, &topic, 0, Offset::Beginning)?;
     for (n, record) in (0..).zip(read(&reader, 4)?) {
         assert!(record.payload() == Some(&payload(n)), "record {n} came back different");
     }

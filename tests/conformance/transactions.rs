@@ -8,8 +8,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer;
 use tidegate_tests::clients::{
-    Isolation, PATIENCE, TestProducer, await_end, bounds, consumer, consumer_config, create_topic, offsets,
-    partition, read, read_to_end, unique, until, values,
+    Isolation, PATIENCE, TestProducer, assign, await_end, bounds, consumer, consumer_config, create_topic,
+    offsets, partition, read, read_to_end, unique, until, values,
 };
 
 fn seen(bootstrap: &str, topic: &str, isolation: Isolation) -> Result<Vec<String>> {
@@ -92,7 +92,7 @@ pub(crate) fn an_open_transaction_holds_back_committed_readers(bootstrap: &str) 
     assert_eq!(bounds(bootstrap, &topic, 0, Isolation::ReadCommitted)?, (0, 1));
     assert_eq!(seen(bootstrap, &topic, Isolation::ReadUncommitted)?, ["before", "slow", "quick"]);
     let reader = consumer(bootstrap, Isolation::ReadCommitted)?;
-    reader.assign(&partition(&topic, 0, Offset::Beginning)?)?;
+    assign(&reader, &topic, 0, Offset::Beginning)?;
     assert_eq!(values(&read(&reader, 1)?), ["before"]);
     let end = until("the end of the partition", || Ok(reader.poll(Duration::from_millis(10))))?;
     assert!(matches!(end, Err(KafkaError::PartitionEOF(0))), "{end:?}");
@@ -171,6 +171,18 @@ pub(crate) fn a_transaction_that_takes_too_long_is_aborted(bootstrap: &str) -> R
     let error = producer.client().commit_transaction(PATIENCE).expect_err("aborted by the broker");
     assert_fenced(&error);
     assert_eq!(seen(bootstrap, &topic, Isolation::ReadCommitted)?, ["behind"]);
+    Ok(())
+}
+
+pub(crate) fn a_timeout_longer_than_the_broker_allows_is_refused(bootstrap: &str) -> Result<()> {
+    let sixteen_minutes = [("transaction.timeout.ms", "960000")];
+    let Err(error) = TestProducer::transactional(bootstrap, &unique("patient"), &sixteen_minutes) else {
+        panic!("a transaction of 16 minutes where 15 are allowed");
+    };
+    let KafkaError::Transaction(cause) = error.downcast::<KafkaError>()? else {
+        panic!("not of the transaction")
+    };
+    assert_eq!(cause.code(), RDKafkaErrorCode::InvalidTransactionTimeout);
     Ok(())
 }
 

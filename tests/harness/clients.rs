@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
@@ -156,11 +156,18 @@ pub fn read(consumer: &BaseConsumer, count: usize) -> Result<Vec<OwnedMessage>> 
     while records.len() < count {
         match consumer.poll(Duration::from_millis(100)) {
             None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) if is_lost_connection(&error) => {}
             Some(record) => records.push(record?.detach()),
         }
         ensure!(Instant::now() < deadline, "waited {PATIENCE:?} for {count} records, got {}", records.len());
     }
     Ok(records)
+}
+
+/// What a consumer is told for its information while it connects again by itself.
+fn is_lost_connection(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure))
 }
 
 /// All records of a partition from `from` to where a reader of this isolation finds its end.
@@ -172,7 +179,7 @@ pub fn read_to_end(
     isolation: Isolation,
 ) -> Result<Vec<OwnedMessage>> {
     let consumer = consumer(bootstrap, isolation)?;
-    consumer.assign(&self::partition(topic, partition, from)?)?;
+    assign(&consumer, topic, partition, from)?;
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
     while Instant::now() < deadline {
@@ -216,6 +223,14 @@ pub fn values(records: &[OwnedMessage]) -> Vec<String> {
 /// The offsets of the records.
 pub fn offsets(records: &[OwnedMessage]) -> Vec<i64> {
     records.iter().map(Message::offset).collect()
+}
+
+/// Has the consumer read one partition from `from` on.
+pub fn assign(consumer: &BaseConsumer, topic: &str, partition: i32, from: Offset) -> Result<()> {
+    // A consumer that is given a topic before it knows its leader asks again after half a second only.
+    consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    consumer.assign(&self::partition(topic, partition, from)?)?;
+    Ok(())
 }
 
 /// A record of bytes.
@@ -276,7 +291,11 @@ impl TestProducer {
 
     /// Waits for everything sent so far; the offsets in the order of the answers, or the first error.
     pub fn flush(&self) -> Result<Vec<i64>, KafkaError> {
-        self.inner.flush(PATIENCE)?;
+        // The client's own flush takes at least 100 ms; its poll takes all the time it is given.
+        let deadline = Instant::now() + PATIENCE;
+        while self.inner.in_flight_count() > 0 && Instant::now() < deadline {
+            self.inner.poll(Duration::from_millis(2));
+        }
         std::mem::take(&mut *self.inner.context().0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
             .into_iter()
             .collect()

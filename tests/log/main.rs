@@ -36,6 +36,7 @@ on_both_brokers! {
         the_end_of_a_partition_lies_behind_markers_and_aborted_records,
         the_end_by_request_shows_an_open_transaction,
         an_owner_that_holds_its_batches_stops_the_flow_and_loses_nothing,
+        an_owner_that_holds_its_batches_stays_in_its_group,
         a_position_that_is_gone_is_an_error,
         a_missing_topic_is_an_error,
         chosen_partitions_are_read_without_a_group,

@@ -8,14 +8,14 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{Offset as RawOffset, TopicPartitionList};
 use tidegate_core::time::{EventTime, Offset, Partition};
 use tidegate_kafka::{
-    Error, GroupReader, PartitionReader, Producer, ReaderEvent, ReaderOptions, Timestamp,
+    Error, GroupReader, PartitionEnds, PartitionReader, Producer, ReaderEvent, ReaderOptions, RecordBatch,
+    Timestamp,
 };
-use tidegate_tests::clients::{
-    Isolation, PATIENCE, TestProducer, consumer_config, unique, until,
-};
+use tidegate_tests::clients::{Isolation, PATIENCE, TestProducer, consumer_config, unique, until};
 
 use crate::support::{
-    P0, P1, assigned, committed, config, next, produce, read_until, record, run, silence, started, topic, transactional,
+    P0, P1, assigned, committed, config, next, produce, read_until, record, run, silence, started, topic,
+    transactional,
 };
 
 fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
@@ -57,13 +57,26 @@ pub(crate) fn a_record_comes_whole(bootstrap: &str) -> Result<()> {
     run(async {
         let topic = topic(bootstrap, "whole", 1).await?;
         let mut producer = Producer::open(&config(bootstrap))?;
-        let headers = [("one", Some(&b"1"[..])), ("none", None), ("one", Some(&b"last"[..])), ("empty", Some(&b""[..]))];
-        producer.send(&topic, P0, Some(b"key"), Some(b"value"), &headers, Some(EventTime(1_700_000_000_123)))?;
+        let headers = [
+            ("one", Some(&b"1"[..])),
+            ("none", None),
+            ("one", Some(&b"last"[..])),
+            ("empty", Some(&b""[..])),
+        ];
+        producer.send(
+            &topic,
+            P0,
+            Some(b"key"),
+            Some(b"value"),
+            &headers,
+            Some(EventTime(1_700_000_000_123)),
+        )?;
         producer.send(&topic, P0, Some(b""), None, &[], Some(EventTime(5)))?;
         producer.send(&topic, P0, None, Some(b""), &[], None)?;
         producer.flush(PATIENCE)?;
 
-        let mut reader = PartitionReader::open(&config(bootstrap), &topic, "whole", ReaderOptions::default())?;
+        let mut reader =
+            PartitionReader::open(&config(bootstrap), &topic, "whole", ReaderOptions::default())?;
         reader.assign(P0, Offset(0));
         started(&mut reader).await?;
         let ReaderEvent::Batch(batch) = next(&mut reader).await? else { bail!("no batch") };
@@ -210,7 +223,10 @@ pub(crate) fn partitions_move_between_members_and_the_generation_rises(bootstrap
         let (given, generations) = await_revoked(&mut first).await?;
         let (taken, two) = assigned(&mut second).await?;
         assert_eq!((given.len(), &given), (2, &taken));
-        assert!(generations.is_sorted_by(|left, right| left < right) && generations[0] > one, "{one} {generations:?}");
+        assert!(
+            generations.is_sorted_by(|left, right| left < right) && generations[0] > one,
+            "{one} {generations:?}"
+        );
         assert!(two > one, "{one} {two}");
         // What was taken away does not start any more.
         first.control().start(given[0], Offset(0));
@@ -261,7 +277,7 @@ pub(crate) fn the_end_by_request_shows_an_open_transaction(bootstrap: &str) -> R
         produce(bootstrap, &topic, P1, ["a", "b", "c"])?;
         let mut reader = group(bootstrap, &topic)?;
         assigned(&mut reader).await?;
-        let ends = |ends: tidegate_kafka::PartitionEnds| (ends.log_start.0, ends.last_stable.0, ends.high_watermark.0);
+        let ends = |ends: PartitionEnds| (ends.log_start.0, ends.last_stable.0, ends.high_watermark.0);
         assert_eq!(ends(reader.control().end_of(P0).await?), (0, 0, 0));
         assert_eq!(ends(reader.control().end_of(P1).await?), (0, 3, 3));
 
@@ -277,64 +293,102 @@ pub(crate) fn the_end_by_request_shows_an_open_transaction(bootstrap: &str) -> R
         assert_eq!(ends(reader.control().end_of(P1).await?), (0, 5, 5));
 
         let unknown = reader.control().end_of(Partition(9)).await;
-        assert!(matches!(unknown, Err(Error::UnknownPartition { partition: Partition(9), .. })), "{unknown:?}");
+        assert!(
+            matches!(unknown, Err(Error::UnknownPartition { partition: Partition(9), .. })),
+            "{unknown:?}"
+        );
         Ok(())
     })
 }
 
-pub(crate) fn an_owner_that_holds_its_batches_stops_the_flow_and_loses_nothing(bootstrap: &str) -> Result<()> {
+/// Takes batches and holds them until none has come for longer than the second after which fetching stops.
+async fn hold(reader: &mut GroupReader) -> Result<Vec<RecordBatch>> {
+    let mut held = Vec::new();
+    while let Ok(event) = tokio::time::timeout(Duration::from_millis(1300), reader.next()).await {
+        match event {
+            Some(ReaderEvent::Batch(batch)) => held.push(batch),
+            other => bail!("unexpected: {other:?}"),
+        }
+    }
+    Ok(held)
+}
+
+fn offsets(batch: &RecordBatch) -> Vec<u64> {
+    batch.iter().map(|record| record.offset().0).collect()
+}
+
+pub(crate) fn an_owner_that_holds_its_batches_stops_the_flow_and_loses_nothing(
+    bootstrap: &str,
+) -> Result<()> {
     run(async {
-        let topic = topic(bootstrap, "hold", 2).await?;
+        let topic = topic(bootstrap, "hold", 1).await?;
         produce(bootstrap, &topic, P0, numbers(0..2000))?;
+        let options = ReaderOptions { max_bytes: 30_000, max_records: 10 };
+        let mut reader = GroupReader::join(&config(bootstrap), &topic, &unique("group"), options)?;
+        assigned(&mut reader).await?;
+        reader.control().start(P0, Offset(0));
+        started(&mut reader).await?;
+
+        let held = hold(&mut reader).await?;
+        let bytes: usize = held.iter().map(RecordBatch::bytes).sum();
+        assert!((30_000..34_000).contains(&bytes), "{bytes}");
+        let mut seen: Vec<u64> = held.iter().flat_map(offsets).collect();
+        // The permits alone hold back as well.
+        let permits: Vec<_> = held.into_iter().map(RecordBatch::into_permit).collect();
+        silence(&mut reader, Duration::from_millis(200)).await?;
+        drop(permits);
+        loop {
+            match next(&mut reader).await? {
+                ReaderEvent::Batch(batch) => seen.extend(offsets(&batch)),
+                ReaderEvent::EndOfPartition { position, .. } if position.0 == 2000 => break,
+                other => bail!("unexpected: {other:?}"),
+            }
+        }
+        assert_eq!(seen, (0..2000).collect::<Vec<_>>());
+        Ok(())
+    })
+}
+
+pub(crate) fn an_owner_that_holds_its_batches_stays_in_its_group(bootstrap: &str) -> Result<()> {
+    run(async {
+        let topic = topic(bootstrap, "stay", 2).await?;
+        produce(bootstrap, &topic, P0, numbers(0..2000))?;
+        produce(bootstrap, &topic, P1, numbers(0..2000))?;
         let options = ReaderOptions { max_bytes: 30_000, max_records: 10 };
         let group = unique("group");
         let mut reader = GroupReader::join(&config(bootstrap), &topic, &group, options)?;
         assigned(&mut reader).await?;
         reader.control().start(P0, Offset(0));
         started(&mut reader).await?;
-
-        // Longer than the second after which fetching stops.
+        reader.control().start(P1, Offset(0));
         let mut held = Vec::new();
-        let full = tokio::time::timeout(Duration::from_millis(1500), async {
-            loop {
-                match next(&mut reader).await? {
-                    ReaderEvent::Batch(batch) => held.push(batch),
-                    other => bail!("unexpected: {other:?}"),
-                }
-            }
-        });
-        if let Ok(failed) = full.await {
-            let () = failed?;
-        }
-        let bytes: usize = held.iter().map(tidegate_kafka::RecordBatch::bytes).sum();
-        assert!(bytes >= 30_000 && bytes < 34_000, "{bytes}");
-        // It is still a member, and learns of others.
-        let mut other = GroupReader::join(&config(bootstrap), &topic, &group, options)?;
-        let (taken, _) = assigned(&mut other).await?;
-        let (given, _) = await_revoked(&mut reader).await?;
-        assert_eq!(taken, given);
-        other.close().await;
-        assert_eq!(assigned(&mut reader).await?.0, given);
-        // It may be the partition that was read which went and came back.
-        let mut offsets: Vec<u64> = held.iter().flat_map(|batch| batch.iter().map(|record| record.offset().0)).collect();
-        if given == [P0] {
-            reader.control().start(P0, Offset(offsets.len() as u64));
-        }
-        // A permit alone holds back as well.
-        let permits: Vec<_> = held.into_iter().map(tidegate_kafka::RecordBatch::into_permit).collect();
-        silence(&mut reader, Duration::from_millis(200)).await.or_else(|error| {
-            if given == [P0] { Ok(()) } else { Err(error) }
-        })?;
-        drop(permits);
         loop {
             match next(&mut reader).await? {
-                ReaderEvent::Batch(batch) => offsets.extend(batch.iter().map(|record| record.offset().0)),
-                ReaderEvent::EndOfPartition { partition: P0, position } if position.0 == 2000 => break,
-                ReaderEvent::EndOfPartition { .. } | ReaderEvent::Started { .. } => {}
+                ReaderEvent::Batch(batch) => held.push(batch),
+                ReaderEvent::Started { partition: P1, .. } => break,
                 other => bail!("unexpected: {other:?}"),
             }
         }
-        assert_eq!(offsets, (0..2000).collect::<Vec<_>>());
+        held.extend(hold(&mut reader).await?);
+
+        let mut second = GroupReader::join(&config(bootstrap), &topic, &group, options)?;
+        let (given, _) = await_revoked(&mut reader).await?;
+        assert_eq!(assigned(&mut second).await?.0, given);
+        let kept = if given == [P0] { P1 } else { P0 };
+        let of_kept = |batch: &RecordBatch| {
+            let of = batch.iter().filter(|record| record.partition() == kept);
+            of.map(|record| record.offset().0).collect::<Vec<_>>()
+        };
+        let mut seen: Vec<u64> = held.iter().flat_map(of_kept).collect();
+        drop(held);
+        loop {
+            match next(&mut reader).await? {
+                ReaderEvent::Batch(batch) => seen.extend(of_kept(&batch)),
+                ReaderEvent::EndOfPartition { position, .. } if position.0 == 2000 => break,
+                other => bail!("unexpected: {other:?}"),
+            }
+        }
+        assert_eq!(seen, (0..2000).collect::<Vec<_>>());
         Ok(())
     })
 }
@@ -348,7 +402,9 @@ pub(crate) fn a_position_that_is_gone_is_an_error(bootstrap: &str) -> Result<()>
         reader.control().start(P0, Offset(50));
         started(&mut reader).await?;
         match next(&mut reader).await? {
-            ReaderEvent::Failed(error @ Error::OffsetOutOfRange { partition: P0, offset: Offset(50), .. }) => {
+            ReaderEvent::Failed(
+                error @ Error::OffsetOutOfRange { partition: P0, offset: Offset(50), .. },
+            ) => {
                 assert!(!error.is_retriable());
                 assert!(error.to_string().contains(&topic), "{error}");
             }
@@ -379,7 +435,8 @@ pub(crate) fn chosen_partitions_are_read_without_a_group(bootstrap: &str) -> Res
         let topic = topic(bootstrap, "chosen", 3).await?;
         produce(bootstrap, &topic, P0, numbers(0..3))?;
         produce(bootstrap, &topic, P1, numbers(10..13))?;
-        let mut reader = PartitionReader::open(&config(bootstrap), &topic, "chosen", ReaderOptions::default())?;
+        let mut reader =
+            PartitionReader::open(&config(bootstrap), &topic, "chosen", ReaderOptions::default())?;
         reader.assign(P1, Offset(1));
         assert_eq!(started(&mut reader).await?, (P1, Offset(1)));
         assert_eq!(read_until(&mut reader, P1, 3).await?.values, ["11", "12"]);

@@ -108,11 +108,14 @@ pub(crate) async fn read_until(reader: &mut impl Events, partition: Partition, e
                     ensure!(run.partition() == partition, "records of partition {}", run.partition());
                     for record in run.records() {
                         seen.offsets.push(record.offset().0);
-                        seen.values.push(String::from_utf8_lossy(record.value().unwrap_or(b"-")).into_owned());
+                        seen.values
+                            .push(String::from_utf8_lossy(record.value().unwrap_or(b"-")).into_owned());
                     }
                 }
             }
-            ReaderEvent::EndOfPartition { partition: of, position } if of == partition && position.0 >= end => {
+            ReaderEvent::EndOfPartition { partition: of, position }
+                if of == partition && position.0 >= end =>
+            {
                 seen.end = position.0;
                 return Ok(seen);
             }
