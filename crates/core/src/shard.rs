@@ -69,6 +69,7 @@ struct Dirty {
     bytes: usize,
     inputs: BTreeSet<usize>,
     rows: bool,
+    watermark: bool,
     revisions: BTreeSet<(EventTime, Vec<u8>)>,
 }
 

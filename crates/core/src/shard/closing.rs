@@ -11,6 +11,7 @@ impl ShardMachine {
         debug_assert!(reached > self.state.watermark, "I1: a watermark never falls");
         self.state.closing = Some(Closing { done: self.state.watermark, key: None });
         self.state.watermark = reached;
+        self.dirty.watermark = true;
         self.set_on_time();
         self.close();
     }

@@ -98,10 +98,10 @@ impl ShardMachine {
         self.has_output() || self.dirty.rows
     }
 
-    /// Whether positions or in-band watermarks moved since the last commit.
+    /// Whether positions, in-band watermarks or W_s moved since the last commit.
     #[must_use]
     pub fn has_moved(&self) -> bool {
-        !self.dirty.inputs.is_empty()
+        self.dirty.watermark || !self.dirty.inputs.is_empty()
     }
 
     /// Whether a commit is on its way.
