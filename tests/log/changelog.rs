@@ -110,15 +110,16 @@ pub(crate) fn an_open_transaction_is_named_with_its_place(bootstrap: &str) -> Re
         }
         assert_eq!(seen, 2);
         // It goes on when the transaction ends while it is waited for.
-        std::thread::scope(|scope| {
-            let ended = scope.spawn(|| {
-                let end = reader.read(P0, Some(Offset(1)), PATIENCE, |_| Ok::<_, Error>(()));
-                end.map(|end| end.end)
-            });
-            producer.client().commit_transaction(PATIENCE)?;
-            assert_eq!(ended.join().expect("no panic")?, Offset(4));
-            Ok(())
-        })
+        let mut seen = Vec::new();
+        let end = reader.read(P0, Some(Offset(1)), PATIENCE, |entry| {
+            seen.push(entry.offset.0);
+            if entry.offset == Offset(1) {
+                producer.client().commit_transaction(PATIENCE)?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })?;
+        assert_eq!((seen, end.end), (vec![1, 2, 3], Offset(4)));
+        Ok(())
     })
 }
 

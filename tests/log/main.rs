@@ -22,6 +22,14 @@ macro_rules! on_both_brokers {
                 })+
             })+
         }
+        mod dev {
+            $(mod $theme {
+                $(#[test]
+                fn $check() -> anyhow::Result<()> {
+                    crate::$theme::$check(tidegate_tests::dev_kafka().bootstrap())
+                })+
+            })+
+        }
     };
 }
 

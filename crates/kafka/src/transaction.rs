@@ -29,6 +29,8 @@ use crate::producer::raw_headers;
 
 /// How long one attempt to end a transaction waits; it is repeated.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// How often a transaction is made before its records count as not deliverable.
+const ATTEMPTS: u32 = 3;
 /// How long deliveries are awaited at a time.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -120,6 +122,19 @@ enum Delivery {
     Waiting,
     Done(Option<Offset>),
     Failed(RDKafkaErrorCode),
+}
+
+/// Why the records of a transaction are not all in the log.
+#[derive(Debug)]
+enum Failure {
+    /// One of them cannot be.
+    Refused { index: usize, reason: String },
+    /// librdkafka dropped them unsent. It does so in the transaction that follows one of which a broker refused a batch: it
+    /// leaves out the sequence numbers of that batch, which the broker takes for a loss, so that this one needs an abort and
+    /// a new epoch; then all is well.
+    Purged,
+    /// Anything else.
+    Failed { reason: String },
 }
 
 #[derive(Debug, Default)]
@@ -251,17 +266,47 @@ impl TransactionalProducer {
 
     /// Writes the records as one transaction.
     pub fn commit(&mut self, records: &[OutputRecord]) -> Outcome {
-        if let Err(error) = self.client.begin_transaction() {
-            return self.lost("the transaction did not begin", &error);
-        }
-        match self.deliver(records) {
-            Ok(offsets) => self.end(offsets),
-            Err(outcome) => self.abort(outcome),
+        let mut attempts = ATTEMPTS;
+        loop {
+            attempts -= 1;
+            if let Err(error) = self.client.begin_transaction() {
+                return self.lost("the transaction did not begin", &error);
+            }
+            let failure = match self.deliver(records) {
+                Ok(offsets) => return self.end(offsets),
+                Err(failure) => failure,
+            };
+            let cause = self.cause();
+            if let Err(outcome) = self.abort() {
+                return outcome;
+            }
+            match failure {
+                Failure::Refused { index, reason } => return Outcome::RecordRefused { index, reason },
+                Failure::Purged if attempts > 0 => {
+                    tracing::debug!(transactional_id = %self.id, ?cause, "the transaction is made again");
+                }
+                Failure::Purged => {
+                    let reason = cause.unwrap_or_else(|| "the client dropped the records".to_owned());
+                    return Outcome::Aborted { reason };
+                }
+                Failure::Failed { reason } => {
+                    let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                    return Outcome::Aborted { reason: format!("{reason}{cause}") };
+                }
+            }
         }
     }
 
-    /// Produces the records and waits for all of them. The error is what the commit comes to if the abort succeeds.
-    fn deliver(&self, records: &[OutputRecord]) -> Result<Vec<Option<Offset>>, Outcome> {
+    /// Why librdkafka wants the transaction aborted, if it does.
+    fn cause(&self) -> Option<String> {
+        match self.client.begin_transaction() {
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => Some(error.string()),
+            _ => None,
+        }
+    }
+
+    /// Produces the records and waits for all of them.
+    fn deliver(&self, records: &[OutputRecord]) -> Result<Vec<Option<Offset>>, Failure> {
         *self.context.deliveries() = Deliveries { of: vec![Delivery::Waiting; records.len()], waiting: 0 };
         let deadline = Deadline::after(self.options.transaction_timeout);
         for (index, record) in records.iter().enumerate() {
@@ -279,7 +324,7 @@ impl TransactionalProducer {
         Ok(offsets)
     }
 
-    fn produce(&self, index: usize, record: &OutputRecord, deadline: Deadline) -> Result<(), Outcome> {
+    fn produce(&self, index: usize, record: &OutputRecord, deadline: Deadline) -> Result<(), Failure> {
         let mut raw = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&record.topic, index)
             .partition(raw_partition(record.partition));
         raw.key = record.key.as_deref();
@@ -303,10 +348,8 @@ impl TransactionalProducer {
             }
             self.context.deliveries().waiting -= 1;
             return Err(match error.rdkafka_error_code() {
-                Some(code) if is_refusal(code) => {
-                    Outcome::RecordRefused { index, reason: refusal(record, code) }
-                }
-                _ => Outcome::Aborted { reason: format!("record {index} was not accepted: {error}") },
+                Some(code) if is_refusal(code) => Failure::Refused { index, reason: refusal(record, code) },
+                _ => Failure::Failed { reason: format!("record {index} was not accepted: {error}") },
             });
         }
     }
@@ -335,7 +378,8 @@ impl TransactionalProducer {
         }
     }
 
-    fn abort(&self, outcome: Outcome) -> Outcome {
+    /// Ends the transaction so that nothing of it will be visible. The error is the outcome where that failed.
+    fn abort(&self) -> Result<(), Outcome> {
         // What is on its way is awaited: an aborted producer must not have records in flight.
         self.client.purge(PurgeConfig::default().queue());
         self.await_deliveries(Deadline::after(ATTEMPT));
@@ -346,13 +390,13 @@ impl TransactionalProducer {
         let deadline = Deadline::after(self.options.commit_patience);
         loop {
             let error = match self.client.abort_transaction(deadline.left().min(ATTEMPT)) {
-                Ok(()) => return outcome,
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             self.client.poll(POLL);
             match &error {
                 KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {}
-                _ => return self.lost("the abort failed", &error),
+                _ => return Err(self.lost("the abort failed", &error)),
             }
         }
     }
@@ -368,7 +412,7 @@ impl TransactionalProducer {
 }
 
 /// Why a transaction cannot be committed: a record that was refused, else the first that failed.
-fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Outcome {
+fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Failure {
     let failed = || {
         deliveries.iter().zip(records).enumerate().filter_map(|(index, (delivery, record))| match delivery {
             Delivery::Failed(code) => Some((index, *code, record)),
@@ -381,18 +425,17 @@ fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Outcome {
         .max_by_key(|(_, _, record)| record.value.as_ref().map_or(0, Bytes::len));
     if let Some((index, code, record)) = too_large.or_else(|| failed().find(|(_, code, _)| is_refusal(*code)))
     {
-        return Outcome::RecordRefused { index, reason: refusal(record, code) };
+        return Failure::Refused { index, reason: refusal(record, code) };
     }
-    // What was purged failed only because another record did.
-    let first =
-        failed().find(|(_, code, _)| *code != RDKafkaErrorCode::PurgeQueue).or_else(|| failed().next());
-    Outcome::Aborted {
-        reason: match first {
-            Some((index, code, record)) => {
-                format!("record {index} for topic `{}` partition {}: {code}", record.topic, record.partition)
-            }
-            None => "not all records were delivered in time".to_owned(),
+    match failed().find(|(_, code, _)| *code != RDKafkaErrorCode::PurgeQueue) {
+        Some((index, code, record)) => Failure::Failed {
+            reason: format!(
+                "record {index} for topic `{}` partition {}: {code}",
+                record.topic, record.partition
+            ),
         },
+        None if failed().next().is_some() => Failure::Purged,
+        None => Failure::Failed { reason: "not all records were delivered in time".to_owned() },
     }
 }
 

@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Offset as RawOffset, TopicPartitionList};
 use rdkafka_sys as sys;
 use tidegate_core::time::{Offset, Partition};
 
-use crate::client::raw_partition;
+use crate::client::{LastComplaint, partition_count, raw_partition};
 use crate::error::{Error, Result};
 
 /// Which offset of a partition.
@@ -106,7 +106,12 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
     }
     let mut found = vec![[Offset::default(); N]; partitions.len()];
     for (nth, queue) in requests.iter().enumerate() {
-        let event = answer(queue, timeout, &what)?;
+        let event = match answer(queue, timeout, &what) {
+            Err(Error::Client { code: RDKafkaErrorCode::NoEnt, .. }) => {
+                return Err(without_leader(client, topic, partitions, timeout));
+            }
+            event => event?,
+        };
         // SAFETY: the result and its elements belong to the event, which outlives their use.
         let infos = unsafe {
             let mut count = 0;
@@ -134,6 +139,25 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
         }
     }
     Ok(found)
+}
+
+/// What it means that some of the partitions have no leader: one is not there, or the cluster is electing.
+fn without_leader<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[Partition],
+    timeout: Duration,
+) -> Error {
+    match partition_count(client, "", &LastComplaint::default(), topic, timeout) {
+        Ok(count) => match partitions.iter().find(|partition| partition.0 >= count) {
+            Some(partition) => Error::UnknownPartition { topic: topic.to_owned(), partition: *partition },
+            None => Error::code(
+                format!("read the offsets of topic `{topic}`"),
+                RDKafkaErrorCode::LeaderNotAvailable,
+            ),
+        },
+        Err(error) => error,
+    }
 }
 
 /// The id the cluster gave to a topic when it was created; `None` where the brokers know no ids.
