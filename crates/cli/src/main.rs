@@ -1,3 +1,59 @@
-//! tidegate: dev, bench, schema.
+//! `tidegate`: the command line.
 
-fn main() {}
+mod bench;
+mod clicks;
+mod dev;
+mod feeder;
+mod screen;
+mod services;
+mod status;
+mod topics;
+mod verify;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Event-time windows over Kafka without a Flink cluster.
+#[derive(Parser, Debug)]
+#[command(name = "tidegate", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a job on this machine: broker, coordinator, ingest and workers as processes on loopback
+    Dev(Box<dev::DevArgs>),
+    /// Measure CPU per million records and latency against an existing cluster
+    Bench(bench::BenchArgs),
+    /// Show a running job: watermark, partitions, workers and their shards
+    Status {
+        /// Address of the coordinator
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+        coordinator: String,
+    },
+    /// Print the JSON Schema of job files
+    Schema,
+}
+
+#[tokio::main]
+async fn main() -> Result<std::process::ExitCode> {
+    let fine = match Cli::parse().command {
+        Command::Dev(args) => dev::run(*args).await?,
+        Command::Bench(args) => {
+            bench::run(args).await?;
+            true
+        }
+        Command::Status { coordinator } => {
+            let status = status::StatusClient::new(&coordinator)?.get().await?;
+            print!("{}", status::render(&status));
+            true
+        }
+        Command::Schema => {
+            print!("{}", tidegate_job::json_schema());
+            true
+        }
+    };
+    Ok(if fine { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+}

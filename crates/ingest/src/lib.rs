@@ -1,1 +1,20 @@
-//! Reads the source, takes event times, frames records by shard.
+//! The ingest service: a member of the job's consumer group that takes event time, key and columns out of each record, runs the
+//! partitions' watermark trackers, and sends frames to the workers that own the shards.
+//!
+//! The walk of a record through this crate: [`reading`] (poll thread → batch) → [`extract`] → `tidegate_core::source` →
+//! [`outbox`] → gRPC.
+
+pub mod config;
+mod coordinator_link;
+mod error;
+mod event;
+pub mod extract;
+mod links;
+mod metrics;
+mod outbox;
+mod reading;
+mod service;
+mod worker_link;
+
+pub use error::Error;
+pub use service::run;

@@ -1,0 +1,47 @@
+# The names that people and CI call. `make demo` and `make test` are all a newcomer needs.
+SHELL := bash
+SEEDS ?= 400
+EVENTS ?= 2000000
+PROFILE := debug
+
+.PHONY: demo test unit sim conformance e2e bench lint fmt deny image setup
+
+demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
+	cargo build --quiet --workspace --bins
+	target/$(PROFILE)/tidegate dev
+
+test: setup ## unit, property, simulation, conformance, end to end on both brokers
+	cargo build --workspace --bins
+	SEEDS=$(SEEDS) cargo test --workspace --no-fail-fast
+
+unit: setup
+	cargo test --workspace --lib --bins
+
+sim: setup ## make sim SEEDS=10000, or SEED=17 to replay one
+	SEEDS=$(SEEDS) SEED=$(SEED) cargo test -p tidegate-tests --test sim -- --nocapture
+
+conformance: setup
+	cargo test -p tidegate-tests --test conformance
+
+e2e: setup
+	cargo build --workspace --bins
+	cargo test -p tidegate-tests --test e2e -- --nocapture
+
+bench: setup ## CPU and latency against Apache Kafka; make bench EVENTS=5000000
+	cargo build --release --workspace --bins
+	cargo run --release -p tidegate-tests --bin with-kafka -- target/release/tidegate bench --events $(EVENTS)
+
+lint: fmt
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt:
+	cargo fmt --all --check
+
+deny:
+	cargo deny --offline check bans licenses sources
+
+image: ## needs a container engine
+	docker build -f docker/Dockerfile -t tidegate .
+
+setup:
+	@.ci/setup

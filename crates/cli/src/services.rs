@@ -1,0 +1,162 @@
+//! The three services as processes of this machine, on loopback.
+
+use std::{
+    fs::File,
+    net::{SocketAddr, TcpListener},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+
+/// How long a service may take to stop cleanly before it is killed.
+const STOP: Duration = Duration::from_secs(20);
+
+/// What the services of one job have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Deployment {
+    /// The job file.
+    pub(crate) job: PathBuf,
+    /// The brokers.
+    pub(crate) kafka: String,
+    /// Where logs and state go.
+    pub(crate) folder: PathBuf,
+    /// The coordinator's address, once it runs.
+    pub(crate) coordinator: SocketAddr,
+    /// What the services log.
+    pub(crate) log: String,
+}
+
+/// A running service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Its name, which is that of its log file.
+    pub(crate) name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Deployment {
+    /// Starts the coordinator.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub(crate) fn start_coordinator(&self) -> Result<Service> {
+        let listen = self.coordinator.to_string();
+        self.start("coordinator", "watermark-coordinator", &["--listen", &listen])
+    }
+
+    /// Starts an ingest.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub(crate) fn start_ingest(&self, name: &str) -> Result<Service> {
+        self.start(name, "ingest", &["--coordinator", &self.coordinator.to_string()])
+    }
+
+    /// Starts a worker, which keeps its state in a folder of its name.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub(crate) fn start_worker(&self, name: &str) -> Result<Service> {
+        let listen = free_address()?.to_string();
+        let state = self.folder.join("state").join(name);
+        let state = state.to_str().context("the folder's name is not Unicode")?;
+        let coordinator = self.coordinator.to_string();
+        self.start(
+            name,
+            "window-worker",
+            &["--coordinator", &coordinator, "--listen", &listen, "--name", name, "--state", state],
+        )
+    }
+
+    fn start(&self, name: &str, binary: &str, arguments: &[&str]) -> Result<Service> {
+        let path = beside_this_program(binary)?;
+        let log = self.folder.join(format!("{name}.log"));
+        let out = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(&path)
+            .args(arguments)
+            .arg("--job")
+            .arg(&self.job)
+            .args(["--kafka", &self.kafka, "--log", &self.log])
+            .args(["--metrics", &free_address()?.to_string()])
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            // Ctrl-C reaches this program, which then stops the services in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        Ok(Service { name: name.to_owned(), child, log })
+    }
+}
+
+impl Service {
+    /// The process id, while it runs.
+    #[must_use]
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether a signal has killed the process, as a crash or an operator does.
+    ///
+    /// # Errors
+    /// When it has ended by itself, with the end of its log.
+    pub(crate) fn was_killed(&mut self) -> Result<bool> {
+        match self.child.try_wait()? {
+            None => Ok(false),
+            Some(status) if status.signal().is_some() => Ok(true),
+            Some(status) => bail!("{} ended ({status}); the end of its log:\n{}", self.name, self.tail()),
+        }
+    }
+
+    fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().rev().take(12).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Asks the process to stop, and waits.
+    ///
+    /// # Errors
+    /// When it cannot be signalled, or had to be killed.
+    pub(crate) async fn stop(mut self) -> Result<ExitStatus> {
+        if let Some(pid) = self.child.id() {
+            let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+            if !asked.success() {
+                tracing::debug!(pid, "the service had ended already");
+            }
+        }
+        match tokio::time::timeout(STOP, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => {
+                self.child.kill().await?;
+                bail!("{} did not stop within {} s and was killed", self.name, STOP.as_secs())
+            }
+        }
+    }
+}
+
+/// A loopback address that was free a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn beside_this_program(binary: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let path = this.parent().map(|folder: &Path| folder.join(binary)).unwrap_or_default();
+    if !path.exists() {
+        bail!(
+            "{} is missing: build all programs first, with `cargo build --workspace --bins`",
+            path.display()
+        );
+    }
+    Ok(path)
+}

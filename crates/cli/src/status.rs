@@ -1,0 +1,94 @@
+//! What the coordinator says of a running job.
+
+use anyhow::{Context, Result};
+use tidegate_proto::v1::{self, coordinator_client::CoordinatorClient};
+use tonic::transport::{Channel, Endpoint};
+
+/// A client of the coordinator's status.
+#[derive(Clone, Debug)]
+pub(crate) struct StatusClient(CoordinatorClient<Channel>);
+
+impl StatusClient {
+    /// A client for the coordinator at `address`; connects when first asked.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub(crate) fn new(address: &str) -> Result<Self> {
+        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(uri)
+            .with_context(|| format!("`{address}` is no address of a coordinator"))?
+            .timeout(std::time::Duration::from_secs(5));
+        Ok(Self(CoordinatorClient::new(endpoint.connect_lazy())))
+    }
+
+    /// The job's status now.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer.
+    pub(crate) async fn get(&mut self) -> Result<v1::JobStatus> {
+        let response = self.0.status(v1::StatusRequest {}).await;
+        Ok(response
+            .map_err(|status| anyhow::anyhow!("the coordinator does not answer: {}", status.message()))?
+            .into_inner())
+    }
+}
+
+/// The global watermark, ms.
+#[must_use]
+pub(crate) fn watermark(status: &v1::JobStatus) -> Option<i64> {
+    status.announcement.as_ref().and_then(|announcement| announcement.watermark_ms)
+}
+
+/// Totals over all workers.
+#[must_use]
+pub(crate) fn totals(status: &v1::JobStatus) -> v1::WorkerStats {
+    let mut sum = v1::WorkerStats::default();
+    for stats in status.workers.iter().filter_map(|worker| worker.stats.as_ref()) {
+        sum.applied += stats.applied;
+        sum.results_final += stats.results_final;
+        sum.results_late += stats.results_late;
+        sum.windows_closed += stats.windows_closed;
+        sum.commits += stats.commits;
+        sum.open_rows += stats.open_rows;
+        for (reason, count) in &stats.dead_letters {
+            *sum.dead_letters.entry(reason.clone()).or_default() += count;
+        }
+        sum.shards.extend(stats.shards.iter().cloned());
+    }
+    sum
+}
+
+/// `tidegate status`: the job as text.
+#[must_use]
+pub(crate) fn render(status: &v1::JobStatus) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let stamp = |ms: Option<i64>| ms.map_or_else(|| "undefined".to_owned(), |ms| ms.to_string());
+    let _ =
+        writeln!(out, "job {}  term {}  watermark {}", status.name, status.term, stamp(watermark(status)));
+    let _ = writeln!(
+        out,
+        "\n{:>9}  {:9} {:>14} {:>12} {:>10}",
+        "partition", "state", "watermark", "position", "lag"
+    );
+    for p in &status.partitions {
+        let note = if p.holds { "  ◄ holds the watermark" } else { "" };
+        let _ = writeln!(
+            out,
+            "{:>9}  {:9} {:>14} {:>12} {:>10}{note}",
+            p.partition,
+            p.state,
+            stamp(p.watermark_ms),
+            p.position,
+            p.lag
+        );
+    }
+    let _ = writeln!(out, "\n{:12} {:9} {:22} shards", "worker", "state", "address");
+    for worker in &status.workers {
+        let shards: Vec<String> =
+            status.owners.iter().filter(|o| o.worker == worker.name).map(|o| o.shard.to_string()).collect();
+        let _ =
+            writeln!(out, "{:12} {:9} {:22} {}", worker.name, worker.state, worker.address, shards.join(" "));
+    }
+    out
+}

@@ -1,0 +1,372 @@
+//! The batch oracle: the job computed anew from the source topic, and compared with what came out.
+//!
+//! It shares no code with the shard machine. A record that is a dead letter has to deserve it; all others count in every window
+//! that contains them, and of each (key, window) the highest revision has to say exactly that.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tidegate_core::job::AggregateFn;
+use tidegate_job::{Job, KeySource, TimeSource, TimeUnit};
+use tidegate_kafka::{KafkaConfig, Record, Timestamp};
+
+use crate::topics;
+
+/// What was compared.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Records in the source topic.
+    pub(crate) records: u64,
+    /// (key, window) pairs with a result.
+    pub(crate) windows: u64,
+    /// Dead letters.
+    pub(crate) dead_letters: u64,
+    /// Differences; the first few are printed.
+    pub(crate) mismatches: u64,
+}
+
+impl Verdict {
+    fn differ(&mut self, what: std::fmt::Arguments<'_>) {
+        self.mismatches += 1;
+        if self.mismatches <= 10 {
+            eprintln!("mismatch: {what}");
+        }
+    }
+}
+
+/// The line that ends `tidegate dev --verify`.
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { records, windows, dead_letters, mismatches } = self;
+        write!(
+            f,
+            "verified: records={records} windows={windows} dead_letters={dead_letters} mismatches={mismatches}"
+        )
+    }
+}
+
+type Window = (String, i64);
+
+/// Compares the job's output with a batch computation over its source, windows that ended by `watermark` included.
+///
+/// # Errors
+/// When a topic cannot be read.
+pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let letters = dead_letters(job, kafka, &mut verdict)?;
+    let mut windows: BTreeMap<Window, Accumulators> = BTreeMap::new();
+    let mut seen = 0;
+    topics::read_all(kafka, &job.source.topic, |record| {
+        verdict.records += 1;
+        let place = (record.partition().0, record.offset().0);
+        let letter = letters.get(&place);
+        seen += u64::from(letter.is_some());
+        match (read(job, &record), letter) {
+            (Err(reason), Some(letter)) => {
+                if letter.reason != reason {
+                    verdict.differ(format_args!(
+                        "{place:?} is a dead letter for {} and should be for {reason}",
+                        letter.reason
+                    ));
+                }
+                if letter.value.as_deref() != record.value() || letter.key.as_deref() != record.key() {
+                    verdict.differ(format_args!("the dead letter of {place:?} is not whole"));
+                }
+            }
+            (Err(reason), None) => {
+                verdict.differ(format_args!("{place:?} should be a dead letter for {reason}"))
+            }
+            (Ok(parsed), letter) => {
+                if let Some(letter) = letter {
+                    check_late(job, place, &parsed, letter, &record, &mut verdict);
+                }
+                if letter.is_none_or(|letter| letter.reason == "late_partial") {
+                    apply(job, parsed, letter, &mut windows);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if seen != letters.len() as u64 {
+        verdict.differ(format_args!("{} dead letters are of no source record", letters.len() as u64 - seen));
+    }
+    compare(job, kafka, watermark, &windows, &mut verdict)?;
+    Ok(verdict)
+}
+
+#[derive(Debug)]
+struct Letter {
+    reason: String,
+    watermark: Option<i64>,
+    missed: Option<(i64, i64)>,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+fn dead_letters(
+    job: &Job,
+    kafka: &KafkaConfig,
+    verdict: &mut Verdict,
+) -> Result<HashMap<(u32, u64), Letter>> {
+    let mut letters = HashMap::new();
+    topics::read_all(kafka, &job.dead_letter.topic, |record| {
+        let text = |name: &str| {
+            record.header(name).flatten().map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let number = |name: &str| text(name).and_then(|text| text.parse::<i64>().ok());
+        if text("tidegate-topic").as_deref() != Some(job.source.topic.as_str()) {
+            return Ok(());
+        }
+        verdict.dead_letters += 1;
+        let place = (number("tidegate-partition"), number("tidegate-offset"));
+        let (Some(partition), Some(offset)) = place else {
+            bail!("a dead letter without partition and offset")
+        };
+        let letter = Letter {
+            reason: text("tidegate-reason").unwrap_or_default(),
+            watermark: number("tidegate-watermark"),
+            missed: number("tidegate-window-start").zip(number("tidegate-window-end")),
+            key: record.key().map(<[u8]>::to_vec),
+            value: record.value().map(<[u8]>::to_vec),
+        };
+        let place = (u32::try_from(partition)?, u64::try_from(offset)?);
+        if letters.insert(place, letter).is_some() {
+            verdict.differ(format_args!("{place:?} is in the dead-letter topic twice"));
+        }
+        Ok(())
+    })?;
+    Ok(letters)
+}
+
+#[derive(Debug)]
+struct Parsed {
+    key: String,
+    time: i64,
+    value: Value,
+}
+
+fn read(job: &Job, record: &Record<'_>) -> Result<Parsed, &'static str> {
+    let payload = record.value().ok_or("tombstone")?;
+    let value: Value = serde_json::from_slice(payload).map_err(|_| "unreadable")?;
+    if !value.is_object() {
+        return Err("unreadable");
+    }
+    for column in &job.core.columns {
+        let found = value.pointer(&column.pointer).unwrap_or(&Value::Null);
+        let only_counted = job.core.aggregates.iter().all(|aggregate| {
+            aggregate.function == AggregateFn::Count
+                || aggregate.column.and_then(|at| job.core.columns.get(at)) != Some(column)
+        });
+        if !(only_counted || found.is_null() || found.is_number()) {
+            return Err("unreadable");
+        }
+    }
+    let time = event_time(job, record, &value).ok_or("no_event_time")?;
+    let now = topics::unix_millis();
+    if job.core.watermark.max_future_skew.is_some_and(|skew| time > now.saturating_add(skew.millis())) {
+        return Err("future");
+    }
+    let key = match &job.source.key {
+        KeySource::RecordKey => String::from_utf8_lossy(record.key().ok_or("no_key")?).into_owned(),
+        KeySource::Field(pointer) => match value.pointer(pointer) {
+            Some(Value::String(text)) => text.clone(),
+            Some(scalar @ (Value::Number(_) | Value::Bool(_))) => scalar.to_string(),
+            _ => return Err("no_key"),
+        },
+    };
+    Ok(Parsed { key, time, value })
+}
+
+fn event_time(job: &Job, record: &Record<'_>, value: &Value) -> Option<i64> {
+    job.source.event_time.iter().find_map(|source| match source {
+        TimeSource::Header { name, unit } => {
+            let text = String::from_utf8(record.header(name)??.to_vec()).ok()?;
+            text_time(&text, *unit)
+        }
+        TimeSource::Field { pointer, unit } => match value.pointer(pointer)? {
+            Value::String(text) => text_time(text, *unit),
+            Value::Number(number) => text_time(&number.to_string(), *unit),
+            _ => None,
+        },
+        TimeSource::RecordTimestamp => match record.timestamp() {
+            Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => Some(time.millis()),
+            Timestamp::NotAvailable => None,
+        },
+    })
+}
+
+/// The oracle reads integers; what else the job may take is left to the tests of the extraction.
+fn text_time(text: &str, unit: TimeUnit) -> Option<i64> {
+    let number = || text.trim().parse::<i64>().ok();
+    match unit {
+        TimeUnit::Seconds => number()?.checked_mul(1_000),
+        TimeUnit::Millis => number(),
+        TimeUnit::Micros => Some(number()?.div_euclid(1_000)),
+        TimeUnit::Nanos => Some(number()?.div_euclid(1_000_000)),
+        TimeUnit::Rfc3339 => None,
+    }
+}
+
+fn check_late(
+    job: &Job,
+    place: (u32, u64),
+    parsed: &Parsed,
+    letter: &Letter,
+    record: &Record<'_>,
+    verdict: &mut Verdict,
+) {
+    if letter.value.as_deref() != record.value() || letter.key.as_deref() != record.key() {
+        verdict.differ(format_args!("the dead letter of {place:?} is not whole"));
+    }
+    let lateness = job.core.allowed_lateness.millis();
+    let ends = window_ends(job, parsed.time);
+    let gone = |end: i64| letter.watermark.is_some_and(|watermark| end.saturating_add(lateness) <= watermark);
+    let deserved = match letter.reason.as_str() {
+        "late" => ends.iter().all(|end| gone(*end)),
+        "late_partial" => ends.iter().any(|end| gone(*end)) && !ends.iter().all(|end| gone(*end)),
+        // The clock has moved on since: what was too far ahead then need not be now.
+        "future" => job.core.watermark.max_future_skew.is_some(),
+        _ => false,
+    };
+    if !deserved {
+        verdict.differ(format_args!(
+            "{place:?} (event time {}) should not be a dead letter for {}",
+            parsed.time, letter.reason
+        ));
+    }
+}
+
+fn window_ends(job: &Job, time: i64) -> Vec<i64> {
+    let spec = &job.core.window;
+    let (size, step, offset) = (spec.size.millis(), spec.step.millis(), spec.offset.millis());
+    let last_start = (time - offset).div_euclid(step) * step + offset;
+    let mut ends: Vec<i64> = (0..)
+        .map(|back| last_start - back * step)
+        .take_while(|start| start + size > time)
+        .map(|start| start + size)
+        .collect();
+    ends.reverse();
+    ends
+}
+
+#[derive(Debug, Default)]
+struct Accumulators {
+    records: u64,
+    columns: Vec<Vec<i128>>,
+}
+
+fn apply(job: &Job, parsed: Parsed, letter: Option<&Letter>, windows: &mut BTreeMap<Window, Accumulators>) {
+    for end in window_ends(job, parsed.time) {
+        if letter.and_then(|letter| letter.missed).is_some_and(|(_, missed)| end <= missed) {
+            continue;
+        }
+        let accumulators = windows.entry((parsed.key.clone(), end)).or_default();
+        accumulators.records += 1;
+        accumulators.columns.resize_with(job.core.columns.len(), Vec::new);
+        for (column, values) in job.core.columns.iter().zip(&mut accumulators.columns) {
+            match parsed.value.pointer(&column.pointer) {
+                None | Some(Value::Null) => {}
+                Some(Value::Number(number)) => values.extend(decimal(&number.to_string(), column.scale)),
+                Some(_) => values.push(1),
+            }
+        }
+    }
+}
+
+/// A plain decimal number in units of 10^−scale, further digits cut off: the generator and the test data have none.
+fn decimal(text: &str, scale: u32) -> Option<i128> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let shift = i64::from(scale) + exponent - i64::try_from(fraction.len()).ok()?;
+    let factor = 10i128.checked_pow(u32::try_from(shift.unsigned_abs()).ok()?)?;
+    if shift >= 0 { digits.checked_mul(factor) } else { Some(digits / factor) }
+}
+
+fn compare(
+    job: &Job,
+    kafka: &KafkaConfig,
+    watermark: Option<i64>,
+    expected: &BTreeMap<Window, Accumulators>,
+    verdict: &mut Verdict,
+) -> Result<()> {
+    let results = results(job, kafka, verdict)?;
+    verdict.windows = results.len() as u64;
+    let mut unmatched: BTreeSet<&Window> = results.keys().collect();
+    for (window, accumulators) in expected {
+        let closed = watermark.is_some_and(|watermark| window.1 <= watermark);
+        match results.get(window) {
+            None if closed => verdict.differ(format_args!("no result for {window:?}")),
+            None => {}
+            Some(_) if !closed => verdict.differ(format_args!("{window:?} has a result before its end")),
+            Some((_, result)) => check_result(job, window, accumulators, result, verdict),
+        }
+        unmatched.remove(window);
+    }
+    for window in unmatched {
+        verdict.differ(format_args!("a result for {window:?}, which has no records"));
+    }
+    Ok(())
+}
+
+/// The highest revision of each (key, window).
+fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<HashMap<Window, (u64, Value)>> {
+    let mut results: HashMap<Window, (u64, Value)> = HashMap::new();
+    let mut revisions = BTreeSet::new();
+    topics::read_all(kafka, &job.sink.topic, |record| {
+        let result: Value =
+            serde_json::from_slice(record.value().unwrap_or_default()).context("a result is not JSON")?;
+        let key = result.get("key").and_then(Value::as_str).context("a result without key")?.to_owned();
+        let end = result.get("window_end").and_then(Value::as_i64).context("a result without window_end")?;
+        let revision = result.get("revision").and_then(Value::as_u64).context("a result without revision")?;
+        let window = (key, end);
+        if !revisions.insert((window.clone(), revision)) {
+            verdict.differ(format_args!("{window:?} revision {revision} is there twice"));
+        }
+        let newer = results.get(&window).is_none_or(|(known, _)| revision >= *known);
+        if newer {
+            results.insert(window, (revision, result));
+        }
+        Ok(())
+    })?;
+    Ok(results)
+}
+
+fn check_result(job: &Job, window: &Window, expected: &Accumulators, result: &Value, verdict: &mut Verdict) {
+    let start = result.get("window_start").and_then(Value::as_i64);
+    if start != Some(window.1 - job.core.window.size.millis()) {
+        verdict.differ(format_args!("{window:?} starts at {start:?}"));
+    }
+    for aggregate in &job.core.aggregates {
+        let column = aggregate
+            .column
+            .and_then(|at| Some((expected.columns.get(at)?, job.core.columns.get(at)?.scale)));
+        let values = column.map(|(values, _)| values.as_slice()).unwrap_or_default();
+        let scale = column.map_or(0, |(_, scale)| scale);
+        let got = result.get(&aggregate.name).unwrap_or(&Value::Null);
+        let as_units = || decimal(&got.to_string(), scale);
+        let fits = match aggregate.function {
+            AggregateFn::Count if column.is_none() => got.as_u64() == Some(expected.records),
+            AggregateFn::Count => got.as_u64() == Some(values.len() as u64),
+            _ if values.is_empty() => got.is_null(),
+            AggregateFn::Sum => as_units() == Some(values.iter().sum()),
+            AggregateFn::Min => as_units() == values.iter().min().copied(),
+            AggregateFn::Max => as_units() == values.iter().max().copied(),
+            AggregateFn::Avg => average_fits(got, values, scale),
+        };
+        if !fits {
+            verdict.differ(format_args!("{window:?}: `{}` is {got}", aggregate.name));
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "an average is a float")]
+fn average_fits(got: &Value, values: &[i128], scale: u32) -> bool {
+    let sum: i128 = values.iter().sum();
+    let expected = sum as f64 / values.len() as f64 / 10f64.powi(i32::try_from(scale).unwrap_or(0));
+    got.as_f64().is_some_and(|got| (got - expected).abs() <= expected.abs() * 1e-12)
+}

@@ -1,0 +1,17 @@
+//! The flags of `ingest`.
+
+use serde::Serialize;
+use tidegate_runtime::config::Common;
+
+/// Reads the source topic of a job, follows its watermarks and sends frames to the workers.
+#[derive(clap::Parser, Clone, Debug, Serialize)]
+#[command(name = "ingest", version)]
+pub struct Config {
+    /// What every service has.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// MiB of frames that may be under way to one worker before reading waits
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub credit_mib: u64,
+}

@@ -1,0 +1,66 @@
+//! What reaches the owner of the reading, from all sides.
+
+use tidegate_core::{
+    block::JobId,
+    lane::WorkerRef,
+    source::Want,
+    time::{Offset, Partition, Shard},
+};
+use tidegate_kafka::PartitionEnds;
+use tidegate_proto::v1;
+use tokio::sync::mpsc;
+
+/// An event for [`crate::reading::Reading`].
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A stream to the coordinator is open; reports go into `reports`.
+    CoordinatorUp {
+        /// The job's identity, from the job record.
+        job: JobId,
+        /// Where reports go.
+        reports: mpsc::Sender<v1::IngestReport>,
+    },
+    /// The coordinator says something.
+    Directive(v1::ingest_directive::Message),
+    /// The stream to the coordinator is gone; its link connects again by itself.
+    CoordinatorDown,
+    /// A stream to a worker is open.
+    WorkerUp {
+        /// This connection; a later one to the same worker has another number.
+        connection: WorkerRef,
+        /// The worker's name.
+        name: String,
+        /// Where its messages go.
+        outgoing: mpsc::Sender<v1::FeedRequest>,
+    },
+    /// Shards say where they are.
+    Wants {
+        /// The connection.
+        connection: WorkerRef,
+        /// Partition and want.
+        wants: Vec<(Partition, Want)>,
+    },
+    /// Frames of so many bytes are committed or dropped.
+    Credit {
+        /// The connection.
+        connection: WorkerRef,
+        /// As counted by `Rows::bytes`.
+        bytes: u64,
+    },
+    /// Positions are durable.
+    Committed(Vec<(Shard, Partition, Offset)>),
+    /// A stream to a worker is gone; its link connects again by itself.
+    WorkerDown {
+        /// The connection.
+        connection: WorkerRef,
+    },
+    /// The broker was asked for the end of a partition.
+    End {
+        /// The partition.
+        partition: Partition,
+        /// Its answer, if it gave one.
+        ends: Option<PartitionEnds>,
+    },
+    /// Nothing can go on: another job record, or a refusal that waiting does not mend.
+    Fatal(crate::error::Error),
+}

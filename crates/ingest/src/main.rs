@@ -1,0 +1,21 @@
+//! `ingest`: see the library's documentation.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidegate_ingest::config::Config;
+use tidegate_runtime::telemetry;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let config = Config::parse();
+    if config.common.print_config {
+        println!("{}", serde_json::to_string_pretty(&config)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _telemetry = telemetry::init(&config.common.telemetry("ingest"))?;
+    tidegate_ingest::run(config).await
+}

@@ -1,0 +1,91 @@
+//! What ingest counts.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use tidegate_core::{
+    source::LaneKind,
+    time::{Offset, Partition, Watermark},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabel {
+    lane: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: u32,
+}
+
+/// Counters and gauges of one ingest process.
+#[derive(Clone, Debug)]
+pub(crate) struct IngestMetrics {
+    main: Counter,
+    catch_up: Counter,
+    positions: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
+    watermarks: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
+    total: Arc<AtomicU64>,
+}
+
+impl IngestMetrics {
+    /// Metrics that `registry` shows.
+    #[must_use]
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let records = Family::<LaneLabel, Counter>::default();
+        registry.register("tidegate_ingest_records", "Records read from the source", records.clone());
+        let positions = Family::default();
+        registry.register(
+            "tidegate_ingest_position",
+            "Offset behind the last record framed",
+            positions.clone(),
+        );
+        let watermarks = Family::default();
+        registry.register_with_unit(
+            "tidegate_ingest_watermark_timestamp",
+            "Watermark of the partition, since the Unix epoch",
+            Unit::Other("milliseconds".to_owned()),
+            watermarks.clone(),
+        );
+        let lane = |lane| records.get_or_create_owned(&LaneLabel { lane });
+        Self { main: lane("main"), catch_up: lane("catch_up"), positions, watermarks, total: Arc::default() }
+    }
+
+    /// So many records were read.
+    pub(crate) fn records(&self, lane: LaneKind, count: u64) {
+        match lane {
+            LaneKind::Main => self.main.inc_by(count),
+            LaneKind::CatchUp => self.catch_up.inc_by(count),
+        };
+        self.total.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// All records read by this process.
+    #[must_use]
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Where a partition is.
+    pub(crate) fn partition(&self, partition: Partition, position: Offset, watermark: Watermark) {
+        let label = PartitionLabel { partition: partition.0 };
+        self.positions.get_or_create(&label).set(i64::try_from(position.0).unwrap_or(i64::MAX));
+        if let Some(watermark) = watermark {
+            self.watermarks.get_or_create(&label).set(watermark.millis());
+        }
+    }
+
+    /// A partition is no longer read here.
+    pub(crate) fn forget(&self, partition: Partition) {
+        let label = PartitionLabel { partition: partition.0 };
+        self.positions.remove(&label);
+        self.watermarks.remove(&label);
+    }
+}

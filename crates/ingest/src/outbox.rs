@@ -1,0 +1,142 @@
+//! What goes out: frames to workers within their credit, reports to the coordinator, each coalesced until the next flush.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::{
+    announcement::Report,
+    frame::{Frame, Rows},
+    lane::WorkerRef,
+    source::Opening,
+    time::Partition,
+};
+use tidegate_proto::{frame, v1};
+use tokio::sync::mpsc;
+
+/// The streams to the workers and the coordinator.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    credit_window: u64,
+    workers: BTreeMap<WorkerRef, Connection>,
+    coordinator: Option<mpsc::Sender<v1::IngestReport>>,
+    reports: BTreeMap<Partition, Report>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    outgoing: mpsc::Sender<v1::FeedRequest>,
+    frames: Vec<v1::Frame>,
+    unacknowledged: u64,
+}
+
+impl Outbox {
+    /// An outbox that lets `credit_window` bytes of frames be under way to each worker.
+    #[must_use]
+    pub(crate) const fn new(credit_window: u64) -> Self {
+        Self { credit_window, workers: BTreeMap::new(), coordinator: None, reports: BTreeMap::new() }
+    }
+
+    /// A stream to a worker is open.
+    pub(crate) fn worker_up(&mut self, connection: WorkerRef, outgoing: mpsc::Sender<v1::FeedRequest>) {
+        self.workers.insert(connection, Connection { outgoing, frames: Vec::new(), unacknowledged: 0 });
+    }
+
+    /// A stream to a worker is gone; false when it had been dropped before.
+    pub(crate) fn worker_down(&mut self, connection: WorkerRef) -> bool {
+        self.workers.remove(&connection).is_some()
+    }
+
+    /// The stream to the coordinator.
+    pub(crate) fn set_coordinator(&mut self, reports: Option<mpsc::Sender<v1::IngestReport>>) {
+        self.coordinator = reports;
+    }
+
+    /// Whether some worker has more under way than its credit: reading has to wait.
+    #[must_use]
+    pub(crate) fn is_held(&self) -> bool {
+        self.workers.values().any(|worker| worker.unacknowledged >= self.credit_window)
+    }
+
+    /// Frames of so many bytes may be sent anew.
+    pub(crate) fn credit(&mut self, connection: WorkerRef, bytes: u64) {
+        if let Some(worker) = self.workers.get_mut(&connection) {
+            worker.unacknowledged = worker.unacknowledged.saturating_sub(bytes);
+        }
+    }
+
+    /// Tells all workers which partitions are read here.
+    pub(crate) fn ask(&mut self, partitions: &[Partition]) -> Vec<WorkerRef> {
+        let ask = v1::Ask { partitions: partitions.iter().map(|partition| partition.0).collect() };
+        let message = v1::feed_request::Message::Ask(ask);
+        let connections: Vec<_> = self.workers.keys().copied().collect();
+        connections.into_iter().filter(|connection| !self.send(*connection, message.clone())).collect()
+    }
+
+    /// Opens a session, behind the frames before it; false when the worker does not keep up.
+    #[must_use]
+    pub(crate) fn open(&mut self, connection: WorkerRef, opening: &Opening) -> bool {
+        self.flush_worker(connection)
+            && self.send(connection, v1::feed_request::Message::Open(opening.into()))
+    }
+
+    /// Queues a frame for the next flush.
+    pub(crate) fn frame(&mut self, connection: WorkerRef, out: Frame) {
+        if let Some(worker) = self.workers.get_mut(&connection) {
+            let bytes: usize = out.rows.iter().map(|(_, rows)| Rows::bytes(rows)).sum();
+            worker.unacknowledged += bytes as u64;
+            worker.frames.push(frame::to_wire(out));
+        }
+    }
+
+    /// Queues a report for the next flush; a newer one of the same partition replaces it.
+    pub(crate) fn report(&mut self, report: Report) {
+        self.reports.insert(report.partition, report);
+    }
+
+    /// Forgets reports of a partition that is no longer read here.
+    pub(crate) fn forget(&mut self, partition: Partition) {
+        self.reports.remove(&partition);
+    }
+
+    /// Sends what is queued, one message for each peer; gives the workers that do not keep up.
+    pub(crate) fn flush(&mut self, clock_ms: i64) -> Vec<WorkerRef> {
+        self.flush_reports(clock_ms);
+        let connections: Vec<_> = self.workers.keys().copied().collect();
+        connections.into_iter().filter(|connection| !self.flush_worker(*connection)).collect()
+    }
+
+    fn flush_worker(&mut self, connection: WorkerRef) -> bool {
+        let Some(worker) = self.workers.get_mut(&connection) else { return true };
+        if worker.frames.is_empty() {
+            return true;
+        }
+        let frames = std::mem::take(&mut worker.frames);
+        self.send(connection, v1::feed_request::Message::Frames(v1::Frames { frames }))
+    }
+
+    fn send(&self, connection: WorkerRef, message: v1::feed_request::Message) -> bool {
+        self.workers
+            .get(&connection)
+            .is_none_or(|worker| worker.outgoing.try_send(v1::FeedRequest { message: Some(message) }).is_ok())
+    }
+
+    /// Reports that find no coordinator, or one that does not keep up, wait: they say how things are, not what happened.
+    fn flush_reports(&mut self, clock_ms: i64) {
+        let Some(coordinator) = self.coordinator.as_ref().filter(|_| !self.reports.is_empty()) else {
+            return;
+        };
+        let Ok(permit) = coordinator.try_reserve() else { return };
+        let reports =
+            std::mem::take(&mut self.reports).into_values().map(|report| (&report).into()).collect();
+        let message = v1::ingest_report::Message::Reports(v1::Reports { reports, clock_ms });
+        permit.send(v1::IngestReport { message: Some(message) });
+    }
+
+    /// Sends the totals of this process.
+    pub(crate) fn stats(&self, records: u64) {
+        if let Some(coordinator) = &self.coordinator {
+            let message = v1::ingest_report::Message::Stats(v1::IngestStats { records });
+            // The totals are sent again in a second.
+            let _ = coordinator.try_send(v1::IngestReport { message: Some(message) });
+        }
+    }
+}

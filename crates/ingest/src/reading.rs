@@ -1,0 +1,528 @@
+//! The owner of the reading: one task that holds a [`SourcePartition`] for each partition given to this process, feeds it what
+//! the poll thread reads, and does what it says.
+//!
+//! ```text
+//! poll thread ─ batch ─► extract ─► SourcePartition ─ frames ─► outbox ─► workers
+//!                                         └────────── reports ─► outbox ─► coordinator
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tidegate_core::{
+    announcement::{Announcement, ReaderEpoch},
+    block::JobId,
+    dead_letter::{Payload, Reason},
+    lane::{RejectedRecord, Row, WorkerRef},
+    source::{Effect, LaneKind, SourcePartition, Timing},
+    time::{EventTime, Offset, Partition, Shard, Span, Tick},
+};
+use tidegate_job::Job;
+use tidegate_kafka::{GroupReader, PartitionReader, ReaderEvent, Record, RecordBatch, Timestamp};
+use tidegate_proto::v1;
+use tidegate_runtime::{clock::Clock, metrics::Readiness};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    event::Event,
+    extract::{Extractor, Reject},
+    links::Links,
+    metrics::IngestMetrics,
+    outbox::Outbox,
+};
+
+/// Frames are cut and reports go this often.
+const FLUSH_EVERY: Duration = Duration::from_millis(5);
+/// Group offsets and totals go this often.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+
+/// The reading of this process.
+pub(crate) struct Reading {
+    job: Arc<Job>,
+    job_id: Option<JobId>,
+    clock: Clock,
+    extractor: Extractor,
+    main: GroupReader,
+    catch_up: PartitionReader,
+    partitions: BTreeMap<Partition, SourcePartition>,
+    paused: BTreeMap<Partition, bool>,
+    /// Starts that the readers have not yet answered: what comes before the answer was read earlier.
+    starting: HashMap<(Partition, bool), u32>,
+    announced: Option<Announcement>,
+    outbox: Outbox,
+    links: Links,
+    events: mpsc::Receiver<Event>,
+    to_self: mpsc::Sender<Event>,
+    held: bool,
+    metrics: IngestMetrics,
+    readiness: Readiness,
+}
+
+/// What a [`Reading`] is made of.
+pub(crate) struct Parts {
+    /// The job.
+    pub(crate) job: Arc<Job>,
+    /// The process's clock.
+    pub(crate) clock: Clock,
+    /// The member of the job's consumer group.
+    pub(crate) main: GroupReader,
+    /// Reads for shards that are behind.
+    pub(crate) catch_up: PartitionReader,
+    /// Bytes of frames that may be under way to a worker.
+    pub(crate) credit_window: u64,
+    /// Opens streams to workers.
+    pub(crate) links: Links,
+    /// Where events come from, and go to.
+    pub(crate) events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// Counters.
+    pub(crate) metrics: IngestMetrics,
+    /// Ready once the coordinator has taken this ingest.
+    pub(crate) readiness: Readiness,
+}
+
+impl Reading {
+    /// A reading that has no partitions yet.
+    #[must_use]
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            extractor: Extractor::new(&parts.job),
+            job: parts.job,
+            job_id: None,
+            clock: parts.clock,
+            main: parts.main,
+            catch_up: parts.catch_up,
+            partitions: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            starting: HashMap::new(),
+            announced: None,
+            outbox: Outbox::new(parts.credit_window),
+            links: parts.links,
+            events: parts.events.1,
+            to_self: parts.events.0,
+            held: false,
+            metrics: parts.metrics,
+            readiness: parts.readiness,
+        }
+    }
+
+    /// Reads until `shutdown`, then leaves the group.
+    ///
+    /// # Errors
+    /// What makes going on impossible.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(event) = self.events.recv() => self.on_event(event)?,
+                event = self.main.next(), if !self.held => match event {
+                    Some(event) => self.on_read(LaneKind::Main, event)?,
+                    None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
+                },
+                event = self.catch_up.next(), if !self.held => match event {
+                    Some(event) => self.on_read(LaneKind::CatchUp, event)?,
+                    None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
+                },
+                _ = flush.tick() => self.flush(),
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+        }
+        self.flush();
+        self.keep_house();
+        self.main.close().await;
+        Ok(())
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.clock.tick())
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::CoordinatorUp { job, reports } => {
+                if self.job_id.replace(job).is_some_and(|known| known != job) {
+                    return Err(Error::JobChanged);
+                }
+                self.outbox.set_coordinator(Some(reports));
+                self.readiness.ready();
+            }
+            Event::CoordinatorDown => self.on_coordinator_down(),
+            Event::Directive(directive) => self.on_directive(directive)?,
+            Event::WorkerUp { connection, name, outgoing } => {
+                tracing::info!(worker = name, "stream to the worker is open");
+                self.outbox.worker_up(connection, outgoing);
+                self.ask();
+            }
+            Event::WorkerDown { connection } => self.drop_worker(connection),
+            Event::Wants { connection, wants } => {
+                let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
+                for (partition, want) in wants {
+                    by_partition.entry(partition).or_default().push(want);
+                }
+                let now = self.now();
+                for (partition, wants) in by_partition {
+                    self.with(partition, |source| source.wants(connection, &wants, now));
+                }
+            }
+            Event::Credit { connection, bytes } => {
+                self.outbox.credit(connection, bytes);
+                self.look_at_credit();
+            }
+            Event::Committed(positions) => {
+                for (shard, partition, next) in positions {
+                    if let Some(source) = self.partitions.get_mut(&partition) {
+                        source.committed(shard, next);
+                    }
+                }
+            }
+            Event::End { partition, ends } => self.on_end_of(partition, ends),
+            Event::Fatal(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Records flow on with the last owners known; pauses were of the stream that is gone.
+    fn on_coordinator_down(&mut self) {
+        self.outbox.set_coordinator(None);
+        self.readiness.not_ready("no stream to the coordinator");
+        let paused: Vec<_> = self.paused.iter().filter(|(_, paused)| **paused).map(|(p, _)| *p).collect();
+        for partition in paused {
+            self.set_paused(partition, false);
+        }
+    }
+
+    fn on_directive(&mut self, directive: v1::ingest_directive::Message) -> Result<(), Error> {
+        use v1::ingest_directive::Message;
+        match directive {
+            Message::Welcome(_) => {}
+            Message::Announcement(announcement) => {
+                let announcement = Announcement::from(announcement);
+                if self.announced.as_ref().is_none_or(|known| announcement.newer_than(known)) {
+                    for source in self.partitions.values_mut() {
+                        source.announce(&announcement);
+                    }
+                    self.announced = Some(announcement);
+                }
+            }
+            Message::Owners(owners) => {
+                if let Some(job) = self.job_id {
+                    self.links.set_owners(job, &owners)?;
+                }
+            }
+            Message::Raise(raise) => {
+                if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {
+                    source.raise(Offset(raise.at), EventTime(raise.to_ms));
+                }
+            }
+            Message::Pause(pause) => self.set_paused(Partition(pause.partition), pause.paused),
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, partition: Partition, paused: bool) {
+        tracing::debug!(partition = partition.0, paused, "alignment");
+        self.paused.insert(partition, paused);
+        if paused {
+            self.main.control().pause(partition);
+        } else {
+            self.main.control().resume(partition);
+        }
+        let now = self.now();
+        if let Some(source) = self.partitions.get_mut(&partition) {
+            source.set_held(paused || self.held, now);
+        }
+    }
+
+    fn on_end_of(&mut self, partition: Partition, ends: Option<tidegate_kafka::PartitionEnds>) {
+        let now = self.now();
+        if let (Some(source), Some(ends)) = (self.partitions.get_mut(&partition), ends) {
+            source.end_proven(ends.last_stable, ends.high_watermark, now);
+        }
+    }
+
+    fn on_read(&mut self, kind: LaneKind, event: ReaderEvent) -> Result<(), Error> {
+        match event {
+            ReaderEvent::Batch(batch) => self.on_batch(kind, &batch),
+            ReaderEvent::EndOfPartition { partition, position } => {
+                if self.is_current(kind, partition) {
+                    self.with(partition, |source| {
+                        let mut effects = Vec::new();
+                        source.end(kind, position, &mut effects);
+                        effects
+                    });
+                }
+            }
+            ReaderEvent::Started { partition, .. } => {
+                if let Some(pending) = self.starting.get_mut(&(partition, kind == LaneKind::Main)) {
+                    *pending = pending.saturating_sub(1);
+                }
+            }
+            ReaderEvent::Assigned { partitions, generation } => self.on_assigned(&partitions, generation),
+            ReaderEvent::Revoked { partitions } | ReaderEvent::Lost { partitions } => {
+                for partition in &partitions {
+                    self.leave(*partition);
+                }
+                self.ask();
+            }
+            ReaderEvent::Failed(error) if error.is_retriable() => {
+                tracing::warn!(%error, "reading goes on after a failure");
+            }
+            ReaderEvent::Failed(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn on_assigned(&mut self, partitions: &[Partition], generation: u32) {
+        tracing::info!(?partitions, generation, "the group assigned partitions");
+        let now = self.now();
+        let epoch = ReaderEpoch(u64::from(generation));
+        for source in self.partitions.values_mut() {
+            source.set_epoch(epoch);
+        }
+        for partition in partitions {
+            self.starting.retain(|(other, _), _| other != partition);
+            let core = Arc::new(self.job.core.clone());
+            let mut source = SourcePartition::new(core, *partition, epoch, Timing::default(), now);
+            if let Some(announced) = &self.announced {
+                source.announce(announced);
+            }
+            self.partitions.insert(*partition, source);
+        }
+        if !partitions.is_empty() {
+            self.ask();
+        }
+    }
+
+    fn leave(&mut self, partition: Partition) {
+        tracing::info!(partition = partition.0, "the group took a partition away");
+        self.partitions.remove(&partition);
+        self.paused.remove(&partition);
+        self.outbox.forget(partition);
+        self.metrics.forget(partition);
+        self.catch_up.unassign(partition);
+    }
+
+    fn ask(&mut self) {
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
+        for connection in self.outbox.ask(&partitions) {
+            self.drop_worker(connection);
+        }
+    }
+
+    fn is_current(&self, kind: LaneKind, partition: Partition) -> bool {
+        self.starting.get(&(partition, kind == LaneKind::Main)).is_some_and(|pending| *pending == 0)
+    }
+
+    fn on_batch(&mut self, kind: LaneKind, batch: &RecordBatch) {
+        let now = self.now();
+        let future =
+            self.job.core.watermark.max_future_skew.map(|skew| EventTime(self.clock.now_millis()).plus(skew));
+        let mut effects = Vec::new();
+        for run in batch.runs() {
+            let partition = run.partition();
+            if !self.is_current(kind, partition) {
+                continue;
+            }
+            let Some(source) = self.partitions.get_mut(&partition) else { continue };
+            let mut read = 0;
+            for record in run.records() {
+                read += 1;
+                let taken = take_record(
+                    source,
+                    kind,
+                    &record,
+                    &mut self.extractor,
+                    self.job.core.shards,
+                    future,
+                    now,
+                    &mut effects,
+                );
+                if !taken {
+                    break;
+                }
+            }
+            self.metrics.records(kind, read);
+            self.perform(partition, std::mem::take(&mut effects));
+        }
+    }
+
+    /// Lets `call` act on a partition, if it is read here, and does what it says.
+    fn with(&mut self, partition: Partition, call: impl FnOnce(&mut SourcePartition) -> Vec<Effect>) {
+        if let Some(source) = self.partitions.get_mut(&partition) {
+            let effects = call(source);
+            self.perform(partition, effects);
+        }
+    }
+
+    fn perform(&mut self, partition: Partition, effects: Vec<Effect>) {
+        let mut slow = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Start(kind, offset) => self.start(kind, partition, offset),
+                Effect::Stop(LaneKind::Main) => self.main.control().stop(partition),
+                Effect::Stop(LaneKind::CatchUp) => self.catch_up.unassign(partition),
+                Effect::ProveEnd => self.prove_end(partition),
+                Effect::Open(connection, opening) => {
+                    if !self.outbox.open(connection, &opening) {
+                        slow.push(connection);
+                    }
+                }
+                Effect::Frame(connection, frame) => self.outbox.frame(connection, frame),
+                Effect::Report(report) => self.outbox.report(report),
+            }
+        }
+        for connection in slow {
+            self.drop_worker(connection);
+        }
+        self.look_at_credit();
+    }
+
+    fn start(&mut self, kind: LaneKind, partition: Partition, offset: Offset) {
+        tracing::info!(partition = partition.0, offset = offset.0, ?kind, "reading from here");
+        *self.starting.entry((partition, kind == LaneKind::Main)).or_default() += 1;
+        match kind {
+            LaneKind::Main => {
+                self.main.control().start(partition, offset);
+                if self.paused.get(&partition).is_some_and(|paused| *paused) {
+                    self.main.control().pause(partition);
+                }
+            }
+            LaneKind::CatchUp => self.catch_up.assign(partition, offset),
+        }
+    }
+
+    fn prove_end(&self, partition: Partition) {
+        let (control, events) = (self.main.control().clone(), self.to_self.clone());
+        tidegate_runtime::task::spawn("prove-end", async move {
+            let ends = match control.end_of(partition).await {
+                Ok(ends) => Some(ends),
+                Err(error) => {
+                    tracing::debug!(partition = partition.0, %error, "the broker does not say where the partition ends");
+                    None
+                }
+            };
+            let _ = events.send(Event::End { partition, ends }).await;
+        });
+    }
+
+    fn drop_worker(&mut self, connection: WorkerRef) {
+        if !self.outbox.worker_down(connection) {
+            return;
+        }
+        let now = self.now();
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.with(partition, |source| source.worker_gone(connection, now));
+        }
+        self.look_at_credit();
+    }
+
+    /// Reading waits while a worker has no credit: the poll thread keeps the group membership meanwhile.
+    fn look_at_credit(&mut self) {
+        let held = self.outbox.is_held();
+        if held == self.held {
+            return;
+        }
+        self.held = held;
+        let now = self.now();
+        for (partition, source) in &mut self.partitions {
+            source.set_held(held || self.paused.get(partition).is_some_and(|paused| *paused), now);
+        }
+    }
+
+    fn flush(&mut self) {
+        let now = self.now();
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.with(partition, |source| source.tick(now));
+        }
+        for connection in self.outbox.flush(self.clock.now_millis()) {
+            tracing::warn!(
+                connection = connection.0,
+                "a worker does not keep up with its stream, closing it"
+            );
+            self.drop_worker(connection);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let offsets: Vec<_> = self
+            .partitions
+            .iter()
+            .filter_map(|(partition, source)| Some((*partition, source.group_offset()?)))
+            .collect();
+        if !offsets.is_empty() {
+            self.main.control().commit(&offsets);
+        }
+        for (partition, source) in &self.partitions {
+            if let Some(main) = source.main() {
+                self.metrics.partition(*partition, main.position(), main.tracker().watermark());
+            }
+        }
+        self.outbox.stats(self.metrics.total());
+    }
+}
+
+/// One record's way from the log into a lane; false when the lane has ended.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the record path takes its context apart once a batch, not once a record"
+)]
+fn take_record(
+    source: &mut SourcePartition,
+    kind: LaneKind,
+    record: &Record<'_>,
+    extractor: &mut Extractor,
+    shards: u32,
+    latest: Option<EventTime>,
+    now: Tick,
+    effects: &mut Vec<Effect>,
+) -> bool {
+    let offset = record.offset();
+    let rejected = match extractor.extract(record) {
+        Ok(extracted) if latest.is_none_or(|latest| extracted.time <= latest) => {
+            let row = Row {
+                offset,
+                time: extracted.time,
+                key: extracted.key,
+                shard: Shard::of(extracted.key, shards),
+                values: extracted.columns,
+            };
+            return source.row(kind, &row, now, || payload_of(record), effects);
+        }
+        Ok(extracted) => RejectedRecord {
+            reason: Reason::Future,
+            detail: latest.map(|latest| ahead(extracted.time.since(latest))).unwrap_or_default(),
+            event_time: Some(extracted.time),
+            payload: payload_of(record),
+        },
+        Err(Reject { reason, detail, event_time }) => {
+            RejectedRecord { reason, detail, event_time, payload: payload_of(record) }
+        }
+    };
+    source.reject(kind, offset, rejected, now, effects)
+}
+
+fn ahead(span: Span) -> String {
+    format!("{} ms beyond max_future_skew", span.millis())
+}
+
+fn payload_of(record: &Record<'_>) -> Payload {
+    let timestamp = match record.timestamp() {
+        Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => Some(time.millis()),
+        Timestamp::NotAvailable => None,
+    };
+    Payload {
+        key: record.key().map(<[u8]>::to_vec),
+        value: record.value().map(<[u8]>::to_vec),
+        headers: record.headers().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
+        timestamp,
+    }
+}

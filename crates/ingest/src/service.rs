@@ -1,0 +1,67 @@
+//! Wires the service: configuration, log, links, the reading.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tidegate_job::{Job, JobFile};
+use tidegate_kafka::{GroupReader, KafkaConfig, PartitionReader, ReaderOptions};
+use tidegate_proto::v1;
+use tidegate_runtime::{
+    clock::Clock,
+    metrics::{self, Readiness},
+    task::{self, Tasks},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    coordinator_link,
+    links::{self, Links},
+    metrics::IngestMetrics,
+    reading::{Parts, Reading},
+};
+
+/// Events that may wait for the reading.
+const EVENTS: usize = 1024;
+
+/// Runs ingest until a signal or a failure.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let path = &config.common.job;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the job file {}", path.display()))?;
+    let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
+    let tasks = Tasks::new();
+    let mut registry = metrics::registry();
+    let counters = IngestMetrics::new(&mut registry);
+    let readiness = Readiness::new();
+    let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
+    task::spawn("metrics", endpoint.serve(registry, readiness.clone(), tasks.shutdown().clone()));
+
+    let (events, incoming) = mpsc::channel(EVENTS);
+    let ingest = rand::random();
+    let hello = v1::IngestHello { fingerprint: job.fingerprint(), ingest };
+    let coordinator = links::endpoint("the coordinator", &config.common.coordinator)?;
+    task::spawn("coordinator-link", coordinator_link::run(coordinator, hello, events.clone()));
+
+    let kafka = KafkaConfig::new(&config.common.kafka, "tidegate-ingest");
+    let options = ReaderOptions::default();
+    let reading = Reading::new(Parts {
+        clock: Clock::start(),
+        main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
+        catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,
+        credit_window: config.credit_mib << 20,
+        links: Links::new(job.fingerprint(), ingest, events.clone()),
+        events: (events, incoming),
+        metrics: counters,
+        readiness,
+        job,
+    });
+    let shutdown = tasks.shutdown().token().clone();
+    tasks.spawn("reading", reading.run(shutdown));
+    let outcome = tasks.run_until_shutdown(config.common.drain).await?;
+    tracing::info!(?outcome, "ingest ends");
+    Ok(outcome.into())
+}
