@@ -1,1 +1,25 @@
-//! Computes the global watermark and assigns shards.
+//! The watermark coordinator: leads a job, computes its global watermark from the ingests' reports, assigns its shards to
+//! workers.
+//!
+//! Its state is soft, but for the job record and its term, which lie in the control topic ([`job_record`], `control`,
+//! `leader`). The machines are those of `tidegate_core::{coordinator, assignment}`; [`service`] is the shell around them.
+
+pub mod config;
+mod control;
+mod error;
+mod event;
+mod fence;
+pub mod job_record;
+mod leader;
+mod metrics;
+mod owner;
+pub mod service;
+mod status;
+mod streams;
+mod topics;
+mod watch;
+
+pub use config::{Args, Config};
+pub use error::Error;
+pub use service::{Gauges, run, serve};
+pub use topics::Durability;

@@ -1,0 +1,160 @@
+//! The flags of the coordinator, and the checked values they become.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use serde::{Serialize, Serializer};
+use tidegate_core::assignment::AssignmentConfig;
+use tidegate_core::coordinator::WatermarkConfig;
+use tidegate_job::{Job, JobFile};
+use tidegate_kafka::KafkaConfig;
+use tidegate_runtime::config::{Common, duration};
+
+use crate::topics::Durability;
+
+/// Where workers and ingests look for a coordinator unless told otherwise.
+const LISTEN: &str = "127.0.0.1:7400";
+
+/// Computes the global watermark of a job and assigns its shards to workers
+#[derive(Clone, Debug, Parser, Serialize)]
+#[command(name = "watermark-coordinator", version)]
+pub struct Args {
+    /// What every service is told.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+    /// How often ingests report each partition at least; one that misses three is held to be gone
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
+    #[serde(serialize_with = "as_text")]
+    pub report_interval: Duration,
+    /// How long the shards of a lost worker wait for its return
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[serde(serialize_with = "as_text")]
+    pub worker_return_timeout: Duration,
+    /// How long to wait after a start for workers that own shards, before any shard is given away
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[serde(serialize_with = "as_text")]
+    pub grace: Duration,
+    /// Copies of each partition of the topics that are made here [default: the cluster's]
+    #[arg(long, value_name = "COPIES")]
+    pub replication: Option<u16>,
+    /// `min.insync.replicas` of the topics that are made here [default: the cluster's]
+    #[arg(long, value_name = "COPIES")]
+    pub min_insync: Option<u16>,
+}
+
+impl Args {
+    /// The flags of this process; ends it with a message when they are wrong.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let command = Self::command()
+            .mut_arg("listen", |arg| arg.default_value(LISTEN))
+            .mut_arg("coordinator", |arg| arg.hide(true));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// A job file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("--job {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is wrong.
+    #[error(transparent)]
+    Job(#[from] tidegate_job::Report),
+}
+
+/// What the coordinator works by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The job.
+    pub job: Job,
+    /// The cluster.
+    pub kafka: KafkaConfig,
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// [`Args::report_interval`]
+    pub report_interval: Duration,
+    /// [`Args::worker_return_timeout`]
+    pub worker_return_timeout: Duration,
+    /// [`Args::grace`]
+    pub grace: Duration,
+    /// How topics are made.
+    pub durability: Durability,
+}
+
+impl Config {
+    /// Checks the flags and reads the job file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`]
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let path = &args.common.job;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        Ok(Self {
+            job: JobFile::parse(&text, &path.display().to_string())?,
+            kafka: KafkaConfig::new(&args.common.kafka, "watermark-coordinator"),
+            listen: args.common.listen,
+            report_interval: args.report_interval,
+            worker_return_timeout: args.worker_return_timeout,
+            grace: args.grace,
+            durability: Durability { replication: args.replication, min_insync: args.min_insync },
+        })
+    }
+
+    pub(crate) fn watermarks(&self) -> WatermarkConfig {
+        WatermarkConfig {
+            max_drift: self.job.max_drift,
+            report_interval_ms: millis(self.report_interval),
+            ..WatermarkConfig::of(&self.job.core)
+        }
+    }
+
+    pub(crate) fn assignment(&self) -> AssignmentConfig {
+        let default = AssignmentConfig::default();
+        let grace_ms = millis(self.grace);
+        AssignmentConfig {
+            grace_ms,
+            settle_ms: default.settle_ms.min(grace_ms),
+            return_timeout_ms: millis(self.worker_return_timeout),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}ms", duration.as_millis()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_manual() {
+        let args = Args::try_parse_from(["watermark-coordinator", "--job", "j.yaml"]).unwrap();
+        let shown = serde_json::to_value(&args).unwrap();
+        assert_eq!(shown["report_interval"], "500ms");
+        assert_eq!(shown["worker_return_timeout"], "10000ms");
+        assert_eq!(shown["grace"], "5000ms");
+        assert_eq!(shown["job"], "j.yaml");
+    }
+}

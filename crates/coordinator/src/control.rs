@@ -1,0 +1,109 @@
+//! The control topic: who leads the job, and what the job is.
+//!
+//! | key | value |
+//! |---|---|
+//! | `leader` | [`LeaderRecord`]; its offset is the term of the coordinator that wrote it |
+//! | `job` | [`JobRecord`] |
+//!
+//! It is written only under the transactional id `<job>-control`, so that of two coordinators the earlier is fenced.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidegate_core::announcement::Term;
+use tidegate_core::time::Partition;
+use tidegate_kafka::{ChangelogReader, Entry, KafkaConfig};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::job_record::JobRecord;
+
+/// The key of the job record.
+pub(crate) const JOB_KEY: &str = "job";
+/// The key of the leader record.
+pub(crate) const LEADER_KEY: &str = "leader";
+/// The topic's only partition.
+pub(crate) const PARTITION: Partition = Partition(0);
+
+const LEADER_VERSION: u32 = 1;
+
+/// Written by a coordinator when it begins to lead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaderRecord {
+    version: u32,
+    /// Drawn for each writing: by it the writer finds its record again.
+    leader: String,
+}
+
+impl LeaderRecord {
+    /// A record like no other.
+    pub(crate) fn draw() -> Self {
+        Self { version: LEADER_VERSION, leader: Uuid::new_v4().to_string() }
+    }
+}
+
+/// What the control topic says: the last record of each key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Control {
+    pub(crate) leader: Option<(Term, LeaderRecord)>,
+    pub(crate) job: Option<JobRecord>,
+}
+
+impl Control {
+    /// Reads the topic to its end. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, an open transaction keeps its end hidden for `patience`, or a record does not read.
+    pub(crate) fn read(config: &KafkaConfig, topic: &str, patience: Duration) -> Result<Self> {
+        let mut control = Self::default();
+        let take = |entry: Entry<'_>| control.take(topic, &entry);
+        ChangelogReader::open(config, topic)?.read::<Error>(PARTITION, None, patience, take)?;
+        Ok(control)
+    }
+
+    fn take(&mut self, topic: &str, entry: &Entry<'_>) -> Result<()> {
+        let unreadable =
+            |key, reason| Error::Record { topic: topic.to_owned(), offset: entry.offset.0, key, reason };
+        // Other keys belong to other readers of the topic.
+        let (Some(key), Some(value)) = (entry.key, entry.value) else { return Ok(()) };
+        if key == LEADER_KEY.as_bytes() {
+            let record =
+                serde_json::from_slice(value).map_err(|error| unreadable(LEADER_KEY, error.to_string()))?;
+            self.leader = Some((Term(entry.offset.0), record));
+        } else if key == JOB_KEY.as_bytes() {
+            self.job = Some(JobRecord::decode(value).map_err(|reason| unreadable(JOB_KEY, reason))?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_core::time::Offset;
+
+    fn entry<'a>(offset: u64, key: &'a str, value: &'a [u8]) -> Entry<'a> {
+        Entry { offset: Offset(offset), key: Some(key.as_bytes()), value: Some(value) }
+    }
+
+    #[test]
+    fn the_last_leader_counts_and_its_offset_is_the_term() {
+        let mut control = Control::default();
+        let (first, last) = (LeaderRecord::draw(), LeaderRecord::draw());
+        control.take("c", &entry(3, LEADER_KEY, &serde_json::to_vec(&first).unwrap())).unwrap();
+        control.take("c", &entry(4, "request", b"?")).unwrap();
+        control.take("c", &entry(9, LEADER_KEY, &serde_json::to_vec(&last).unwrap())).unwrap();
+        assert_eq!(control, Control { leader: Some((Term(9), last)), job: None });
+        assert_ne!(first, control.leader.unwrap().1);
+    }
+
+    #[test]
+    fn a_record_that_does_not_read_is_named() {
+        let error = Control::default().take("clicks-control", &entry(5, JOB_KEY, b"{}")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("topic `clicks-control` offset 5: the `job` record"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! How a coordinator comes to lead its job: it finds or makes the topics, fences its predecessor, and finds or makes the
+//! job record.
+//!
+//! ```text
+//! look at the job record ─► source topic ─► init `<job>-control` ─► leader record ─► read control topic
+//!   (a wrong job file          (made if        (fences)             its offset = term       │
+//!    deposes nobody)            asked for)                                                  ▼
+//!                     serve ◄─ outputs ◄─ changelog is whole ◄── job record there? ──no──► job record + genesis blocks,
+//!                                                                                          one transaction
+//! ```
+//!
+//! Each step may be repeated: whatever fails half-way is begun again from the top.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_core::announcement::Term;
+use tidegate_core::shard::ShardState;
+use tidegate_core::time::Partition;
+use tidegate_job::Job;
+use tidegate_kafka::{
+    Admin, Error as KafkaError, KafkaConfig, Outcome, OutputRecord, TransactionOptions, TransactionalProducer,
+};
+
+use crate::control::{Control, JOB_KEY, LEADER_KEY, LeaderRecord, PARTITION};
+use crate::error::{Error, Result};
+use crate::job_record::JobRecord;
+use crate::topics::{Durability, PATIENCE, Topics, blocking};
+
+/// A chunk of a genesis block fits every topic's default `max.message.bytes`.
+const CHUNK_BYTES: usize = 900 << 10;
+/// How long the broker may take to fence a predecessor.
+const INIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The rule of one coordinator.
+#[derive(Clone, Debug)]
+pub(crate) struct Reign {
+    /// The offset of its leader record.
+    pub(crate) term: Term,
+    /// The job.
+    pub(crate) record: JobRecord,
+    /// Partitions of the source topic.
+    pub(crate) partitions: u32,
+}
+
+/// Comes to lead `job`.
+pub(crate) async fn lead(
+    admin: &Admin,
+    kafka: &KafkaConfig,
+    job: &Job,
+    durability: Durability,
+) -> Result<Reign> {
+    let topics = Topics { admin, kafka, job, durability };
+    let control = job.control_topic();
+    let known = if admin.topic(&control).await?.is_some() { look(kafka, &control).await? } else { None };
+    let source = match &known {
+        Some(record) => {
+            record.matches(job)?;
+            let found = admin.topic(&job.source.topic).await?;
+            record.same_source(found.as_ref())?;
+            found.ok_or_else(|| Error::SourceDeleted { topic: job.source.topic.clone() })?
+        }
+        None => topics.source().await?,
+    };
+    topics.control().await?;
+
+    let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control };
+    let (desk, term, found) = blocking("lead", move || desk.take()).await?;
+    let record = match found {
+        Some(record) => {
+            record.matches(job)?;
+            record.same_source(Some(&source))?;
+            topics.whole_changelog().await?;
+            tracing::info!(job = record.uuid(), term = term.0, "leading a job that goes on");
+            record
+        }
+        None => {
+            topics.empty_changelog().await?;
+            let record = JobRecord::draw(job, &source, topics.starts().await?);
+            let records = founding(job, &record)?;
+            blocking("found the job", move || desk.found(&records)).await?;
+            tracing::info!(job = record.uuid(), term = term.0, "leading a new job");
+            record
+        }
+    };
+    topics.outputs().await?;
+    Ok(Reign { term, record, partitions: source.partitions })
+}
+
+/// The job record, if it can be seen without fencing anybody.
+async fn look(kafka: &KafkaConfig, topic: &str) -> Result<Option<JobRecord>> {
+    let (kafka, topic) = (kafka.clone(), topic.to_owned());
+    blocking("read the control topic", move || {
+        match Control::read(&kafka, &topic, Duration::from_secs(2)) {
+            Ok(control) => Ok(control.job),
+            // Left open by a predecessor that died; taking over ends it.
+            Err(Error::Kafka(KafkaError::OpenTransaction { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+    .await
+}
+
+/// The job record and the first block of every shard.
+fn founding(job: &Job, record: &JobRecord) -> Result<Vec<OutputRecord>> {
+    let json =
+        record.encode().map_err(|error| Error::Refused { what: "job record", reason: error.to_string() })?;
+    let mut records = vec![output(&job.control_topic(), PARTITION, Some(JOB_KEY), json)];
+    let chunks = ShardState::genesis(record.job, &record.starts()).chunks(CHUNK_BYTES);
+    for shard in 0..record.shards {
+        let block = chunks.iter().cloned();
+        records.extend(block.map(|chunk| output(&job.changelog_topic(), Partition(shard), None, chunk)));
+    }
+    Ok(records)
+}
+
+fn output(topic: &str, partition: Partition, key: Option<&'static str>, value: Vec<u8>) -> OutputRecord {
+    OutputRecord {
+        topic: topic.into(),
+        partition,
+        key: key.map(|key| Bytes::from_static(key.as_bytes())),
+        value: Some(value.into()),
+        headers: Vec::new(),
+        timestamp: None,
+    }
+}
+
+/// Where the leader writes.
+struct Desk {
+    kafka: KafkaConfig,
+    job: String,
+    topic: String,
+}
+
+/// The desk of the one who sits at it: its producer is the last to have been initialised.
+struct TakenDesk {
+    desk: Desk,
+    producer: TransactionalProducer,
+}
+
+impl Desk {
+    /// Fences whoever led, writes the leader record, and reads what is there. Blocks.
+    fn take(self) -> Result<(TakenDesk, Term, Option<JobRecord>)> {
+        let options = TransactionOptions::default();
+        let mut producer = TransactionalProducer::open(&self.kafka, &self.topic, options)?;
+        producer.init(INIT_PATIENCE)?;
+        let mut taken = TakenDesk { desk: self, producer };
+        let leader = LeaderRecord::draw();
+        let json = serde_json::to_vec(&leader)
+            .map_err(|error| Error::Refused { what: "leader record", reason: error.to_string() })?;
+        taken.commit("leader record", &[output(&taken.desk.topic, PARTITION, Some(LEADER_KEY), json)])?;
+        let control = Control::read(&taken.desk.kafka, &taken.desk.topic, PATIENCE)?;
+        match control.leader {
+            Some((term, last)) if last == leader => Ok((taken, term, control.job)),
+            last => Err(Error::Deposed { job: taken.desk.job, by: last.map(|(term, _)| term) }),
+        }
+    }
+}
+
+impl TakenDesk {
+    /// Writes the job record and the genesis blocks. Blocks.
+    fn found(mut self, records: &[OutputRecord]) -> Result<()> {
+        self.commit("job record", records)
+    }
+
+    fn commit(&mut self, what: &'static str, records: &[OutputRecord]) -> Result<()> {
+        match self.producer.commit(records) {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::RecordRefused { reason, .. } => Err(Error::Refused { what, reason }),
+            Outcome::Fenced => Err(Error::Deposed { job: self.desk.job.clone(), by: None }),
+            Outcome::Aborted { reason } | Outcome::Unknown { reason } => {
+                Err(Error::Undecided { topic: self.desk.topic.clone(), what, reason })
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The job as `tidegate status`, the terminal and the console show it.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::assignment::{AssignmentMachine, Owners, Presence};
+use tidegate_core::coordinator::{SourceState, WatermarkMachine};
+use tidegate_core::time::{EventTime, Partition};
+use tidegate_proto::v1;
+
+use crate::job_record::JobRecord;
+
+/// Every word of [`partition_state`].
+pub(crate) const PARTITION_STATES: &[&str] =
+    &["unknown", "active", "idle", "blocked", "lagging", "unowned", "expired"];
+/// Every word of [`worker_state`].
+pub(crate) const WORKER_STATES: &[&str] = &["live", "lost", "draining"];
+
+/// A partition's state in one word.
+pub(crate) const fn partition_state(state: &SourceState) -> &'static str {
+    match state {
+        SourceState::Unknown => "unknown",
+        SourceState::Active(_) => "active",
+        SourceState::Idle(_) => "idle",
+        SourceState::Blocked(_) => "blocked",
+        SourceState::Lagging(_) => "lagging",
+        SourceState::Unowned(_) => "unowned",
+        SourceState::Expired(_) => "expired",
+    }
+}
+
+/// A worker's state in one word.
+pub(crate) const fn worker_state(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Live => "live",
+        Presence::Lost { .. } => "lost",
+        Presence::Draining => "draining",
+    }
+}
+
+/// What peers have told and the machines do not keep.
+pub(crate) struct Totals<'a> {
+    /// By all ingests.
+    pub(crate) records_read: u64,
+    /// The largest event time seen in each partition.
+    pub(crate) newest: &'a BTreeMap<Partition, EventTime>,
+    /// The last stats of a worker, by its name.
+    pub(crate) workers: &'a dyn Fn(&str) -> Option<v1::WorkerStats>,
+}
+
+/// The whole picture.
+pub(crate) fn job_status(
+    name: &str,
+    record: &JobRecord,
+    watermarks: &WatermarkMachine,
+    assignment: &AssignmentMachine,
+    totals: &Totals<'_>,
+) -> v1::JobStatus {
+    let explained = watermarks.explain();
+    let partition = |status: &tidegate_core::coordinator::PartitionStatus| {
+        let reading = status.state.reading();
+        v1::PartitionStatus {
+            partition: status.partition.0,
+            state: partition_state(&status.state).to_owned(),
+            watermark_ms: reading.and_then(|at| at.watermark).map(EventTime::millis),
+            position: reading.map_or(0, |at| at.position.0),
+            lag: status.lag,
+            holds: status.holds,
+            paused: status.paused,
+            max_event_time_ms: totals.newest.get(&status.partition).map(|time| time.millis()),
+        }
+    };
+    let worker = |worker: tidegate_core::assignment::WorkerStatus| v1::WorkerStatus {
+        stats: (totals.workers)(&worker.worker.0),
+        name: worker.worker.0,
+        address: worker.address,
+        state: worker_state(worker.presence).to_owned(),
+    };
+    v1::JobStatus {
+        name: name.to_owned(),
+        job: record.job.0.to_vec().into(),
+        term: explained.term.0,
+        announcement: watermarks.current().map(Into::into),
+        partitions: explained.partitions.iter().map(partition).collect(),
+        workers: assignment.workers().into_iter().map(worker).collect(),
+        owners: owners(assignment.owners()).owners,
+        records_read: totals.records_read,
+    }
+}
+
+/// The owners as ingests are told of them.
+pub(crate) fn owners(owners: &Owners) -> v1::Owners {
+    let owner =
+        |(shard, owner): (&tidegate_core::time::Shard, &tidegate_core::assignment::Owner)| v1::Owner {
+            shard: shard.0,
+            worker: owner.worker.0.clone(),
+            address: owner.address.clone(),
+            assignment: Some(owner.assignment.into()),
+        };
+    v1::Owners { version: owners.version, owners: owners.owners.iter().map(owner).collect() }
+}
