@@ -248,14 +248,15 @@ impl Admin {
             .await
             .map_err(|error| Error::client(&what, &error))?;
         match results.into_iter().next() {
+            // A topic that is not there comes back without settings and without an error.
+            Some(Ok(resource)) if resource.entries.is_empty() => {
+                Err(Error::UnknownTopic { topic: topic.to_owned() })
+            }
             Some(Ok(resource)) => Ok(resource
                 .entries
                 .into_iter()
                 .map(|entry| (entry.name, entry.value.unwrap_or_default()))
                 .collect()),
-            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {
-                Err(Error::UnknownTopic { topic: topic.to_owned() })
-            }
             Some(Err(code)) => Err(Error::code(what, code)),
             None => Err(Error::code(what, RDKafkaErrorCode::Fail)),
         }
