@@ -112,11 +112,11 @@ impl ApacheKafka {
 
     /// Kills the broker as `kill -9` does.
     ///
-    /// A single node that is killed between the answer to a commit and the writing of the commit's markers, and started
-    /// again, may forget the markers (seen in 4 of 9 trials with 4.3.1: the coordinator finds no leader for the partition
-    /// while the forerunner's session runs out, takes the topic for deleted and calls the transaction complete). Such a
-    /// partition's last stable offset stands still for good; a test that is not about this waits for
-    /// [`await_end`](crate::clients::await_end) first.
+    /// A single node that is killed between the answer to a commit and the writing of its markers, and started again, may
+    /// forget the markers (4.3.1: in 4 of 12 trials of a commit right after [`resume`](Self::resume); the coordinator finds
+    /// no leader for the partition while its forerunner's session runs out, takes the topic for deleted and calls the
+    /// transaction complete). The last stable offset of the partition then stands still for good. A test that is not
+    /// about this waits until a committed reader has seen the records.
     pub fn kill(&mut self) -> Result<()> {
         self.end("KILL")
     }

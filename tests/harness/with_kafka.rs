@@ -1,0 +1,17 @@
+//! `with-kafka COMMAND …`: starts an Apache Kafka, runs the command with `--kafka ADDRESS` added, stops the broker.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use tidegate_tests::ApacheKafka;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let program = arguments.next().context("usage: with-kafka COMMAND …")?;
+    if !ApacheKafka::can_run("the command") {
+        bail!("no Apache Kafka on this machine");
+    }
+    let kafka = ApacheKafka::start()?;
+    let status = Command::new(program).args(arguments).args(["--kafka", kafka.bootstrap()]).status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
