@@ -1,0 +1,57 @@
+//! One commit: its content becomes records, the records one transaction, the transaction one known end.
+
+use tidegate_core::{
+    block::Block,
+    shard::Commit,
+    time::{Offset, Shard},
+};
+use tidegate_kafka::{Outcome, TransactionalProducer};
+
+use crate::render::Renderer;
+
+/// What a commit came to.
+pub(crate) struct Done {
+    /// The producer, where it is of further use.
+    pub(crate) producer: Option<TransactionalProducer>,
+    /// The block that the commit held.
+    pub(crate) block: Block,
+    /// How it ended.
+    pub(crate) end: End,
+}
+
+/// How a commit ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is in the log; the offset of the block's first chunk, where the broker said.
+    Committed { offset: Option<Offset> },
+    /// It is not in the log: a record cannot be written.
+    Refused { reason: String },
+    /// It is not in the log.
+    Aborted { reason: String },
+    /// Another owner has the shard, or the transaction took too long.
+    Fenced,
+    /// Only the log can tell.
+    Unknown { reason: String },
+}
+
+/// Renders and commits; for a thread that may block.
+pub(crate) fn run(
+    renderer: &Renderer,
+    shard: Shard,
+    mut producer: TransactionalProducer,
+    commit: Commit,
+) -> Done {
+    let rendered = renderer.render(shard, commit);
+    let end = match producer.commit(&rendered.records) {
+        Outcome::Committed { offsets } => {
+            End::Committed { offset: offsets.get(rendered.first_chunk).copied().flatten() }
+        }
+        Outcome::RecordRefused { reason, .. } => End::Refused { reason },
+        Outcome::Aborted { reason } => End::Aborted { reason },
+        Outcome::Fenced => End::Fenced,
+        Outcome::Unknown { reason } => End::Unknown { reason },
+    };
+    // A lost producer is closed here, where closing may block.
+    let of_use = !matches!(end, End::Fenced | End::Unknown { .. });
+    Done { producer: of_use.then_some(producer), block: rendered.block, end }
+}

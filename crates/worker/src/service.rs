@@ -1,0 +1,153 @@
+//! Wires the service: configuration, the link to the coordinator, the server for ingests, the shards.
+//!
+//! The shards start once the coordinator has said which job record they are of. The process ends when all of them are left:
+//! the roster first, and with its channels the server and the link.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tidegate_core::block::JobId;
+use tidegate_job::{Job, JobFile};
+use tidegate_kafka::KafkaConfig;
+use tidegate_proto::v1;
+use tidegate_runtime::{
+    clock::Clock,
+    metrics::{self, Readiness},
+    task::{self, Shutdown, Tasks},
+};
+use tidegate_store::Stores;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+};
+use tonic::transport::Endpoint;
+
+use crate::{
+    config::Config,
+    error::Error,
+    feed::{self, FeedService},
+    ground::{Ground, Parts},
+    registration::Registration,
+    roster::{Roster, Routes, Wires},
+    stats::Stats,
+};
+
+/// Directives and reports that may wait: some for each shard.
+const WAITING: usize = 1024;
+
+/// Runs the worker until a signal or a failure.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let path = &config.common.job;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the job file {}", path.display()))?;
+    let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
+    let tasks = Tasks::new();
+    let mut registry = metrics::registry();
+    let stats = Arc::new(Stats::new(&mut registry));
+    let readiness = Readiness::new();
+    let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
+    task::spawn("metrics", endpoint.serve(registry, readiness.clone(), tasks.shutdown().clone()));
+
+    let asked = config.common.listen;
+    let listen = |source| Error::Listen { address: asked, source };
+    let listener = TcpListener::bind(asked).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+
+    let (directives, incoming) = mpsc::channel(WAITING);
+    let (reports, outgoing) = mpsc::channel(WAITING);
+    let (routes, routes_known) = watch::channel(Routes::default());
+    let (announce, announcements) = watch::channel(None);
+    let (job_id, job_id_known) = watch::channel(None);
+    let registration = Registration {
+        endpoint: coordinator(&config.common.coordinator)?,
+        hello: v1::WorkerHello {
+            fingerprint: job.fingerprint(),
+            name: config.name.clone(),
+            address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            incarnation: rand::random(),
+            ..v1::WorkerHello::default()
+        },
+        stats: Arc::clone(&stats),
+        routes: routes_known.clone(),
+        reports: outgoing,
+        directives,
+        announcements: announce,
+        job_id,
+    };
+    tasks.spawn("coordinator-link", registration.run());
+    let feeds = FeedService {
+        name: config.name.clone(),
+        job: Arc::clone(&job),
+        job_id: job_id_known.clone(),
+        routes: routes_known,
+    };
+    tasks.spawn("feeds", feed::serve(listener, address, feeds));
+    let shards = Shards {
+        state: config.state_directory(&job.name),
+        kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
+        job,
+        job_id: job_id_known,
+        stats,
+        readiness,
+        wires: Wires { directives: incoming, reports, routes, announcements },
+    };
+    tasks.spawn("shards", shards.run(tasks.shutdown().clone()));
+    let outcome = tasks.run_until_shutdown(config.common.drain).await?;
+    tracing::info!(?outcome, "window-worker ends");
+    Ok(outcome.into())
+}
+
+/// The endpoint of the coordinator; a dead one is noticed within seconds.
+fn coordinator(address: &str) -> Result<Endpoint, Error> {
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(|error| Error::Coordinator { address: address.to_owned(), reason: error.to_string() })?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(4))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
+/// What the shards are started from.
+struct Shards {
+    job: Arc<Job>,
+    job_id: watch::Receiver<Option<JobId>>,
+    state: PathBuf,
+    kafka: KafkaConfig,
+    stats: Arc<Stats>,
+    readiness: Readiness,
+    wires: Wires,
+}
+
+impl Shards {
+    async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let ground = tokio::select! {
+            ground = lay_ground(self.job, self.job_id, self.state, self.kafka, self.stats) => ground?,
+            () = shutdown.requested() => return Ok(()),
+        };
+        self.readiness.ready();
+        Roster::new(ground, self.wires).run(shutdown).await;
+        Ok(())
+    }
+}
+
+/// Waits for the coordinator's word on the job record, then looks at topics and stores.
+async fn lay_ground(
+    job: Arc<Job>,
+    mut job_id: watch::Receiver<Option<JobId>>,
+    state: PathBuf,
+    kafka: KafkaConfig,
+    stats: Arc<Stats>,
+) -> Result<Ground, Error> {
+    let known = job_id.wait_for(Option::is_some).await.map(|known| *known);
+    let Ok(Some(job_id)) = known else { return Err(Error::Task("the link to the coordinator".to_owned())) };
+    let stores = spawn_blocking(move || Stores::open(&state, job_id.0)).await;
+    let stores = stores.map_err(|error| Error::Task(error.to_string()))??;
+    Ground::lay(Parts { job, job_id, clock: Clock::start(), kafka, stores, stats }).await
+}

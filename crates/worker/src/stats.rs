@@ -1,0 +1,227 @@
+//! What this worker has done since it started, and where its shards stand: for the coordinator's status and for `/metrics`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicI64},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tidegate_core::{
+    dead_letter::Reason,
+    shard::{Commit, Pane, ShardState},
+    time::{Shard, Watermark},
+};
+use tidegate_proto::v1;
+
+/// Seconds, from a fast log to one that is stuck.
+const LATENCIES: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 15.0];
+
+/// Totals since the process started, and gauges; counted once a commit, never per record.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    applied: Counter,
+    dead_letters: Family<ReasonLabel, Counter>,
+    results: Family<PaneLabel, Counter>,
+    windows_closed: Counter,
+    commits: Counter,
+    failed_commits: Counter,
+    restores: Counter,
+    latency: Histogram,
+    open_rows: Gauge<i64, AtomicI64>,
+    watermarks: Family<ShardLabel, Gauge<i64, AtomicI64>>,
+    shards: Mutex<BTreeMap<Shard, Standing>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PaneLabel {
+    pane: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabel {
+    shard: u32,
+}
+
+/// Where a shard stands, as of a commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    /// W_s.
+    pub(crate) watermark: Watermark,
+    /// Records applied since the job began.
+    pub(crate) applied: u64,
+    /// Records dead-lettered since the job began.
+    pub(crate) dead_lettered: u64,
+    open_rows: u64,
+}
+
+impl Standing {
+    /// Where a state stands.
+    pub(crate) fn of(state: &ShardState) -> Self {
+        let inputs = state.inputs();
+        Self {
+            watermark: state.watermark(),
+            applied: inputs.iter().map(|input| input.applied).sum(),
+            dead_lettered: inputs.iter().map(|input| input.dead).sum(),
+            open_rows: state.open_rows() as u64,
+        }
+    }
+}
+
+/// What a commit adds, counted when it is planned and added when it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommitCounts {
+    standing: Standing,
+    results_final: u64,
+    results_late: u64,
+    windows_closed: u64,
+    dead_letters: BTreeMap<Reason, u64>,
+}
+
+impl CommitCounts {
+    /// Counts what is in `commit`, which was planned from `state`.
+    pub(crate) fn of(commit: &Commit, state: &ShardState) -> Self {
+        let mut counts = Self { standing: Standing::of(state), ..Self::default() };
+        let mut last_end = None;
+        for row in &commit.results {
+            match row.pane {
+                Pane::Final => {
+                    counts.results_final += 1;
+                    counts.windows_closed += u64::from(last_end.replace(row.end) != Some(row.end));
+                }
+                Pane::Late => counts.results_late += 1,
+            }
+        }
+        for letter in &commit.dead_letters {
+            *counts.dead_letters.entry(letter.reason).or_default() += 1;
+        }
+        counts
+    }
+}
+
+impl Stats {
+    /// Stats that `registry` shows.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let stats = Self {
+            applied: Counter::default(),
+            dead_letters: Family::default(),
+            results: Family::default(),
+            windows_closed: Counter::default(),
+            commits: Counter::default(),
+            failed_commits: Counter::default(),
+            restores: Counter::default(),
+            latency: Histogram::new(LATENCIES),
+            open_rows: Gauge::default(),
+            watermarks: Family::default(),
+            shards: Mutex::default(),
+        };
+        let counters = [
+            ("tidegate_worker_applied", "Records applied to windows", &stats.applied),
+            ("tidegate_worker_windows_closed", "Windows closed, per shard", &stats.windows_closed),
+            ("tidegate_worker_commits", "Commits in the log", &stats.commits),
+            ("tidegate_worker_failed_commits", "Commits that came to another end", &stats.failed_commits),
+            ("tidegate_worker_restores", "Shards restored from the log", &stats.restores),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("tidegate_worker_dead_letters", "Dead letters by reason", stats.dead_letters.clone());
+        registry.register("tidegate_worker_results", "Results by pane", stats.results.clone());
+        registry.register("tidegate_worker_open_rows", "Open (slice, group key) rows", stats.open_rows.clone());
+        let latency = "Time from the plan of a commit to its known end";
+        registry.register_with_unit("tidegate_worker_commit", latency, Unit::Seconds, stats.latency.clone());
+        registry.register_with_unit(
+            "tidegate_worker_watermark_timestamp",
+            "Watermark of each shard, since the Unix epoch",
+            Unit::Other("milliseconds".to_owned()),
+            stats.watermarks.clone(),
+        );
+        stats
+    }
+
+    /// A shard was restored from the log.
+    pub(crate) fn restored(&self, shard: Shard, standing: Standing) {
+        self.restores.inc();
+        self.stands(shard, standing);
+    }
+
+    /// A commit is in the log.
+    pub(crate) fn committed(&self, shard: Shard, counts: &CommitCounts, seconds: f64) {
+        let before = self.stands(shard, counts.standing);
+        self.commits.inc();
+        self.latency.observe(seconds);
+        self.applied.inc_by(counts.standing.applied.saturating_sub(before.applied));
+        self.windows_closed.inc_by(counts.windows_closed);
+        let panes = [(Pane::Final, counts.results_final), (Pane::Late, counts.results_late)];
+        for (pane, count) in panes.into_iter().filter(|(_, count)| *count > 0) {
+            self.results.get_or_create(&PaneLabel { pane: pane.as_str() }).inc_by(count);
+        }
+        for (reason, count) in &counts.dead_letters {
+            self.dead_letters.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(*count);
+        }
+    }
+
+    /// A commit came to another end.
+    pub(crate) fn failed(&self) {
+        self.failed_commits.inc();
+    }
+
+    /// The shard is no longer here.
+    pub(crate) fn left(&self, shard: Shard) {
+        let mut shards = self.shards();
+        shards.remove(&shard);
+        self.set_open_rows(&shards);
+        self.watermarks.remove(&ShardLabel { shard: shard.0 });
+    }
+
+    /// Where a shard stands, if it is here.
+    pub(crate) fn standing(&self, shard: Shard) -> Standing {
+        self.shards().get(&shard).copied().unwrap_or_default()
+    }
+
+    /// The totals, as the coordinator is told.
+    pub(crate) fn to_wire(&self, shards: Vec<v1::OwnedShard>) -> v1::WorkerStats {
+        let results = |pane: Pane| self.results.get_or_create(&PaneLabel { pane: pane.as_str() }).get();
+        let dead_letters = Reason::ALL.into_iter().map(|reason| {
+            let count = self.dead_letters.get_or_create(&ReasonLabel { reason: reason.as_str() }).get();
+            (reason.as_str().to_owned(), count)
+        });
+        v1::WorkerStats {
+            applied: self.applied.get(),
+            dead_letters: dead_letters.filter(|(_, count)| *count > 0).collect(),
+            results_final: results(Pane::Final),
+            results_late: results(Pane::Late),
+            windows_closed: self.windows_closed.get(),
+            commits: self.commits.get(),
+            open_rows: u64::try_from(self.open_rows.get()).unwrap_or_default(),
+            shards,
+        }
+    }
+
+    fn stands(&self, shard: Shard, standing: Standing) -> Standing {
+        if let Some(watermark) = standing.watermark {
+            self.watermarks.get_or_create(&ShardLabel { shard: shard.0 }).set(watermark.millis());
+        }
+        let mut shards = self.shards();
+        let before = shards.insert(shard, standing);
+        self.set_open_rows(&shards);
+        before.unwrap_or_default()
+    }
+
+    fn set_open_rows(&self, shards: &BTreeMap<Shard, Standing>) {
+        let rows: u64 = shards.values().map(|standing| standing.open_rows).sum();
+        self.open_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<Shard, Standing>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
