@@ -468,7 +468,7 @@ fn record() -> impl Strategy<Value = Owned> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60000))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn agrees_with_the_rules_over_a_parsed_value(records in proptest::collection::vec(record(), 1..4)) {
