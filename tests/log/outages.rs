@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tidegate_core::time::Offset;
+use tidegate_devbroker::{ApiKey, Fault};
 use tidegate_kafka::{
-    GroupReader, Outcome, ReaderEvent, ReaderOptions, TransactionOptions, TransactionalProducer,
+    Error, GroupReader, Outcome, PartitionReader, ReaderEvent, ReaderOptions, TransactionOptions,
+    TransactionalProducer, drain,
 };
-use tidegate_tests::ApacheKafka;
 use tidegate_tests::clients::{PATIENCE, unique};
+use tidegate_tests::{ApacheKafka, DevKafka};
 
 use crate::support::{
-    P0, assigned, committed, config, next, produce, record, run, started, topic, transactional,
+    P0, assigned, committed, config, next, produce, read_until, record, run, started, topic, transactional,
 };
 
 #[test]
@@ -73,6 +75,88 @@ fn a_commit_on_a_broker_that_halts_is_unknown_and_the_log_tells() -> Result<()> 
         }
         values.retain(|value| value != "lost");
         assert_eq!(values, ["before", "after", "restarted", "plain"]);
+        Ok(())
+    })
+}
+
+fn drained(bootstrap: &str, topic: &str) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    drain(&config(bootstrap), topic, PATIENCE, |record| {
+        values.push(String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned());
+        Ok::<_, Error>(())
+    })?;
+    Ok(values)
+}
+
+#[test]
+fn an_answer_lost_on_the_way_changes_no_outcome() -> Result<()> {
+    let broker = DevKafka::start()?;
+    run(async {
+        let topic = topic(broker.bootstrap(), "lost", 1).await?;
+        let mut producer = transactional(broker.bootstrap(), &unique("lost"))?;
+        let mut written = Vec::new();
+        for api in [ApiKey::EndTxn, ApiKey::Produce, ApiKey::AddPartitionsToTxn] {
+            for fault in [Fault::Disconnect, Fault::DropResponseAfterApply] {
+                broker.faults().once(api, fault);
+                let value = format!("{api:?} {fault:?}");
+                let outcome = producer.commit(&[record(&topic, P0, value.clone())]);
+                assert!(matches!(outcome, Outcome::Committed { .. }), "{value}: {outcome:?}");
+                assert_eq!(broker.faults().fired(api), if fault == Fault::Disconnect { 1 } else { 2 });
+                written.push(value);
+            }
+        }
+        assert_eq!(drained(broker.bootstrap(), &topic)?, written);
+        Ok(())
+    })
+}
+
+/// To the producer both look alike; only the log knows.
+#[test]
+fn a_commit_that_is_never_answered_is_unknown_whether_it_was_made_or_not() -> Result<()> {
+    let broker = DevKafka::start()?;
+    run(async {
+        let topic = topic(broker.bootstrap(), "never", 1).await?;
+        let mut expected = Vec::new();
+        for (fault, made) in [(Fault::Disconnect, false), (Fault::DropResponseAfterApply, true)] {
+            let id = unique("never");
+            let options = TransactionOptions {
+                commit_patience: Duration::from_secs(1),
+                ..TransactionOptions::default()
+            };
+            let mut producer = TransactionalProducer::open(&config(broker.bootstrap()), &id, options)?;
+            producer.init(PATIENCE)?;
+            broker.faults().always(ApiKey::EndTxn, fault);
+            let value = format!("{fault:?}");
+            let outcome = producer.commit(&[record(&topic, P0, value.clone())]);
+            assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+            broker.faults().clear_all();
+            drop(producer);
+            transactional(broker.bootstrap(), &id)?;
+            if made {
+                expected.push(value);
+            }
+            assert_eq!(drained(broker.bootstrap(), &topic)?, expected);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_reader_goes_on_over_lost_answers() -> Result<()> {
+    let broker = DevKafka::start()?;
+    run(async {
+        let topic = topic(broker.bootstrap(), "fetch", 1).await?;
+        produce(broker.bootstrap(), &topic, P0, (0..3000).map(|number| number.to_string()))?;
+        for fault in [Fault::Disconnect, Fault::DropResponseAfterApply] {
+            broker.faults().times(ApiKey::Fetch, 2, fault);
+        }
+        let options = ReaderOptions::default();
+        let mut reader = PartitionReader::open(&config(broker.bootstrap()), &topic, "fetch", options)?;
+        reader.assign(P0, Offset(0));
+        started(&mut reader).await?;
+        let seen = read_until(&mut reader, P0, 3000).await?;
+        assert_eq!(seen.offsets, (0..3000).collect::<Vec<_>>());
+        assert_eq!(broker.faults().fired(ApiKey::Fetch), 4);
         Ok(())
     })
 }
