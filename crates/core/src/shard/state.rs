@@ -227,6 +227,12 @@ impl ShardState {
         &self.inputs
     }
 
+    /// Number of open (slice, group key) rows.
+    #[must_use]
+    pub fn open_rows(&self) -> usize {
+        self.slices.rows()
+    }
+
     /// Incarnation and sequence of the last block.
     #[must_use]
     pub const fn identity(&self) -> (u64, u64) {
