@@ -11,13 +11,15 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::{Event, Subscriber};
+use tracing::dispatcher::WeakDispatch;
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -108,13 +110,30 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let dispatch = DispatchCell::default();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let numbered = dispatch.clone();
     match format {
         Format::Pretty => layer
             .with_ansi(colours)
-            .map_event_format(|format| Numbered::pretty(format.with_ansi(colours)))
+            .map_event_format(|inner| Numbered::new(inner.with_ansi(colours), format, numbered))
+            .and_then(dispatch)
             .boxed(),
-        Format::Json => layer.json().map_event_format(Numbered::json).boxed(),
+        Format::Json => layer
+            .json()
+            .map_event_format(|inner| Numbered::new(inner, format, numbered))
+            .and_then(dispatch)
+            .boxed(),
+    }
+}
+
+/// The dispatcher that the lines belong to: inside an event it is not the default one, and only it knows the traces.
+#[derive(Clone, Default)]
+struct DispatchCell(Arc<OnceLock<WeakDispatch>>);
+
+impl<S: Subscriber> Layer<S> for DispatchCell {
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        let _first_stands = self.0.set(dispatch.downgrade());
     }
 }
 
@@ -123,15 +142,26 @@ struct Numbered<F> {
     inner: F,
     format: Format,
     next: AtomicU64,
+    dispatch: DispatchCell,
 }
 
 impl<F> Numbered<F> {
-    const fn pretty(inner: F) -> Self {
-        Self { inner, format: Format::Pretty, next: AtomicU64::new(1) }
+    const fn new(inner: F, format: Format, dispatch: DispatchCell) -> Self {
+        Self { inner, format, next: AtomicU64::new(1), dispatch }
     }
 
-    const fn json(inner: F) -> Self {
-        Self { inner, format: Format::Json, next: AtomicU64::new(1) }
+    /// The trace of the innermost span that is part of one.
+    fn trace<S, N>(&self, context: &FmtContext<'_, S, N>) -> Option<SpanContext>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        let dispatch = self.dispatch.0.get()?.upgrade()?;
+        context.lookup_current()?.scope().find_map(|span| {
+            let context = tracing_opentelemetry::get_otel_context(&span.id(), &dispatch)?;
+            let trace = context.span().span_context().clone();
+            trace.is_valid().then_some(trace)
+        })
     }
 }
 
@@ -152,7 +182,7 @@ where
         let line = line.trim_end_matches('\n');
 
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let trace = trace_of(context);
+        let trace = self.trace(context);
         match self.format {
             Format::Pretty => {
                 write!(writer, "{line} event_seq={number}")?;
@@ -177,27 +207,11 @@ where
     }
 }
 
-/// The trace of the innermost span that is part of one.
-fn trace_of<S, N>(context: &FmtContext<'_, S, N>) -> Option<SpanContext>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    let span = context.lookup_current()?;
-    tracing::dispatcher::get_default(|dispatch| {
-        span.scope().find_map(|span| {
-            let context = tracing_opentelemetry::get_otel_context(&span.id(), dispatch)?;
-            let trace = context.span().span_context().clone();
-            trace.is_valid().then_some(trace)
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::Value;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use tracing::subscriber::with_default;
 
     #[derive(Clone, Default)]

@@ -64,7 +64,7 @@ async fn a_taken_address_is_named() {
     assert!(error.contains(&endpoint.address().to_string()) && error.contains("--metrics"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn silent_connections_do_not_keep_a_scraper_out_for_ever() {
     let endpoint = Endpoint::bind(loopback()).await.unwrap();
     let address = endpoint.address();
