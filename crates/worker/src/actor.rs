@@ -172,9 +172,17 @@ impl Actor {
     }
 
     fn take_over(&self, state: ShardState) -> Option<ShardMachine> {
-        let limits = Limits { commit_bytes: self.caution.bound(Limits::default().commit_bytes), ..Limits::default() };
+        let limits =
+            Limits { commit_bytes: self.caution.bound(Limits::default().commit_bytes), ..Limits::default() };
         let incarnation = rand::random();
-        ShardMachine::take_over(self.shard, &self.ground.job.core, limits, state, incarnation, self.assignment)
+        ShardMachine::take_over(
+            self.shard,
+            &self.ground.job.core,
+            limits,
+            state,
+            incarnation,
+            self.assignment,
+        )
     }
 
     /// Restores on a thread that may block; frames that come meanwhile belong to sessions that are void.
@@ -217,7 +225,8 @@ impl Actor {
     }
 
     fn asked(&mut self, asker: Asker) {
-        self.askers.retain(|known| !known.replies.is_closed() && !Arc::ptr_eq(&known.replies, &asker.replies));
+        self.askers
+            .retain(|known| !known.replies.is_closed() && !Arc::ptr_eq(&known.replies, &asker.replies));
         self.askers.push(asker);
     }
 
@@ -372,7 +381,13 @@ impl<'a> Owner<'a> {
                 Applied::Known | Applied::Stale => drop(permit),
                 Applied::Refused(nack) => {
                     let (partition, next, payloads) = (nack.partition, nack.next, nack.payloads);
-                    tracing::debug!(shard = self.actor.shard.0, ?partition, ?next, payloads, "refused a session");
+                    tracing::debug!(
+                        shard = self.actor.shard.0,
+                        ?partition,
+                        ?next,
+                        payloads,
+                        "refused a session"
+                    );
                     permit.replies().want(partition, self.want(partition, Some((next, payloads))));
                 }
             }
@@ -436,7 +451,10 @@ impl<'a> Owner<'a> {
                 None
             }
             End::Fenced => {
-                tracing::warn!(shard, "another owner took the shard, or the transaction took too long: dropping the shard");
+                tracing::warn!(
+                    shard,
+                    "another owner took the shard, or the transaction took too long: dropping the shard"
+                );
                 Some(Ended::Fenced)
             }
             End::Refused { reason } => {
@@ -452,7 +470,11 @@ impl<'a> Owner<'a> {
                 Some(Ended::Failed(self.producer.take()))
             }
             End::Unknown { reason } => {
-                tracing::warn!(shard, error = reason, "the outcome of a commit is not known, reading the log again");
+                tracing::warn!(
+                    shard,
+                    error = reason,
+                    "the outcome of a commit is not known, reading the log again"
+                );
                 Some(Ended::Failed(None))
             }
         }

@@ -367,7 +367,8 @@ mod tests {
         assert_eq!(upserts, [(key(20, "a"), b"3".to_vec()), (key(20, "b"), b"2".to_vec())]);
         assert_eq!(merged.deletes.iter().collect::<Vec<_>>(), [&revision(40)]);
         assert_eq!(merged.identity.changelog_offset, 103);
-        let meta = tidegate_core::block::Assembler::default().push(merged.meta.as_ref().unwrap()).unwrap().unwrap();
+        let meta =
+            tidegate_core::block::Assembler::default().push(merged.meta.as_ref().unwrap()).unwrap().unwrap();
         assert_eq!((meta.sequence, meta.scalars.purged), (3, Some(EventTime(10))));
 
         let mut one_by_one = pending(vec![]);

@@ -29,7 +29,9 @@ pub enum Error {
     #[error("the gRPC server failed: {0}")]
     Server(String),
     /// Not the URI of a coordinator.
-    #[error("`{address}` is not the address of a coordinator: {reason}; give one like 127.0.0.1:7400 (`--coordinator`)")]
+    #[error(
+        "`{address}` is not the address of a coordinator: {reason}; give one like 127.0.0.1:7400 (`--coordinator`)"
+    )]
     Coordinator {
         /// What was given.
         address: String,

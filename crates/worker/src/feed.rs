@@ -64,7 +64,11 @@ pub(crate) struct FeedService {
 ///
 /// # Errors
 /// When the server fails.
-pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, service: FeedService) -> Result<(), Error> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    service: FeedService,
+) -> Result<(), Error> {
     let mut routes = service.routes.clone();
     let ended = async move { while routes.changed().await.is_ok() {} };
     let failed = |error: String| Error::Server(error);
@@ -105,7 +109,8 @@ impl Worker for FeedService {
         };
         same_fingerprint(self.job.fingerprint(), hello.fingerprint)?;
         let ours = *self.job_id.borrow();
-        let ours = ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
+        let ours =
+            ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
         same_job(ours.0, &hello.job)?;
 
         let (out, responses) = mpsc::channel(4);
@@ -202,9 +207,8 @@ impl Feed {
             return;
         }
         let routes = Arc::clone(&self.routes.borrow_and_update());
-        self.asked.retain(|shard, inbox| {
-            routes.get(shard).is_some_and(|route| route.inbox.same_channel(inbox))
-        });
+        self.asked
+            .retain(|shard, inbox| routes.get(shard).is_some_and(|route| route.inbox.same_channel(inbox)));
         for (shard, route) in routes.iter() {
             if !self.asked.contains_key(shard) {
                 // An actor that has ended leaves the routes.
@@ -216,7 +220,8 @@ impl Feed {
 
     fn open(&mut self, opening: Opening) -> Result<(), Status> {
         let session = opening.session.0;
-        if let Some(other) = self.sessions.get(&session).filter(|other| other.partition != opening.partition) {
+        if let Some(other) = self.sessions.get(&session).filter(|other| other.partition != opening.partition)
+        {
             return Err(Status::invalid_argument(format!(
                 "session {session} is of partition {} and opened again for partition {}",
                 other.partition, opening.partition
@@ -234,7 +239,10 @@ impl Feed {
         let mut by_shard: BTreeMap<Shard, Vec<(ShardFrame, Permit)>> = BTreeMap::new();
         for frame in frames.frames {
             let Some(opening) = self.sessions.get(&frame.session) else {
-                return Err(Status::invalid_argument(format!("a frame of session {}, which is not open", frame.session)));
+                return Err(Status::invalid_argument(format!(
+                    "a frame of session {}, which is not open",
+                    frame.session
+                )));
             };
             for (shard, frame) in frame::from_wire(frame, opening, self.ingest, self.columns)? {
                 let permit = Permit::new(&self.asker.replies, frame.rows.bytes());

@@ -84,7 +84,9 @@ impl Registration {
                         return Err(Error::Refused { reason: status.message().to_owned() });
                     }
                     Code::Aborted => return Err(Error::JobChanged),
-                    _ => tracing::warn!(error = %status.message(), "no stream to the coordinator, trying again"),
+                    _ => {
+                        tracing::warn!(error = %status.message(), "no stream to the coordinator, trying again")
+                    }
                 },
             }
             if !self.discard_reports(backoff.next_delay()).await {
@@ -109,7 +111,8 @@ impl Registration {
 
     async fn serve(&mut self, backoff: &mut Backoff) -> Result<Ended, Ended> {
         let connected = self.endpoint.connect().await;
-        let channel = connected.map_err(|error| Status::unavailable(format!("{error}: {:?}", self.endpoint.uri())))?;
+        let channel =
+            connected.map_err(|error| Status::unavailable(format!("{error}: {:?}", self.endpoint.uri())))?;
         let (out, outgoing) = mpsc::channel(WAITING);
         let hello = worker_report::Message::Hello(self.hello());
         let _ = out.send(v1::WorkerReport { message: Some(hello) }).await;

@@ -141,8 +141,10 @@ impl Renderer {
         let why = self.why(&letter);
         let timestamp = letter.payload.timestamp.map(EventTime);
         let Payload { key, value, headers, .. } = Arc::unwrap_or_clone(letter.payload);
-        let headers: Vec<Header> =
-            headers.into_iter().map(|(name, value)| Header { name: name.into(), value: value.map(Bytes::from) }).collect();
+        let headers: Vec<Header> = headers
+            .into_iter()
+            .map(|(name, value)| Header { name: name.into(), value: value.map(Bytes::from) })
+            .collect();
         let mut record = OutputRecord {
             topic: Arc::clone(&self.dead_letter.topic),
             partition: self.dead_letter.partition(shard),
@@ -200,9 +202,8 @@ fn record_bytes(record: &OutputRecord) -> usize {
 }
 
 fn header_bytes(headers: &[Header]) -> usize {
-    let bytes = |header: &Header| {
-        HEADER_OVERHEAD + header.name.len() + header.value.as_ref().map_or(0, Bytes::len)
-    };
+    let bytes =
+        |header: &Header| HEADER_OVERHEAD + header.name.len() + header.value.as_ref().map_or(0, Bytes::len);
     headers.iter().map(bytes).sum()
 }
 
@@ -218,11 +219,7 @@ fn write_integer(value: i64, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use tidegate_core::{
-        aggregate::Value,
-        block::BlockError,
-        dead_letter::Reason,
-        shard::Pane,
-        time::Offset,
+        aggregate::Value, block::BlockError, dead_letter::Reason, shard::Pane, time::Offset,
     };
 
     fn renderer() -> Renderer {
@@ -262,8 +259,11 @@ mod tests {
     }
 
     fn headers(record: &OutputRecord) -> String {
-        let pairs: Vec<_> =
-            record.headers.iter().map(|header| format!("{}={}", header.name, text(header.value.as_ref()))).collect();
+        let pairs: Vec<_> = record
+            .headers
+            .iter()
+            .map(|header| format!("{}={}", header.name, text(header.value.as_ref())))
+            .collect();
         pairs.join(" ")
     }
 
@@ -312,7 +312,10 @@ mod tests {
         let rendered = render(vec![], vec![letter(payload), noted], Block::default());
         let record = &rendered.records[0];
         assert_eq!((text(record.key.as_ref()), text(record.value.as_ref())), ("k", "{}"));
-        assert_eq!((&*record.topic, record.partition, record.timestamp), ("dead", Partition(0), Some(EventTime(5))));
+        assert_eq!(
+            (&*record.topic, record.partition, record.timestamp),
+            ("dead", Partition(0), Some(EventTime(5)))
+        );
         assert_eq!(
             headers(record),
             "h=- h=2 tidegate-reason=late tidegate-topic=clicks tidegate-partition=3 tidegate-offset=77 \
@@ -341,11 +344,18 @@ mod tests {
             timestamp: None,
         });
         assert_eq!(key.as_deref(), Some(b"k".as_slice()));
-        assert!(found.starts_with("h=- tidegate-payload=omitted tidegate-size=1990 tidegate-reason=late"), "{found}");
+        assert!(
+            found.starts_with("h=- tidegate-payload=omitted tidegate-size=1990 tidegate-reason=late"),
+            "{found}"
+        );
 
-        let (key, found) = headers_of(Payload { key: value.clone(), value: None, headers: vec![], timestamp: None });
+        let (key, found) =
+            headers_of(Payload { key: value.clone(), value: None, headers: vec![], timestamp: None });
         assert_eq!(key, None);
-        assert!(found.starts_with("tidegate-payload=omitted tidegate-size=0 tidegate-reason=late"), "{found}");
+        assert!(
+            found.starts_with("tidegate-payload=omitted tidegate-size=0 tidegate-reason=late"),
+            "{found}"
+        );
     }
 
     #[test]

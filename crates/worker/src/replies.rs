@@ -186,7 +186,9 @@ mod tests {
         held.hold(Permit::new(&replies, 20));
         drop(Permit::new(&replies, 3));
         let messages = said(&replies).await;
-        let [Message::Wants(wants), Message::Credit(credit), Message::Committed(committed)] = messages.as_slice() else {
+        let [Message::Wants(wants), Message::Credit(credit), Message::Committed(committed)] =
+            messages.as_slice()
+        else {
             panic!("{messages:?}")
         };
         assert_eq!(wants.wants.iter().map(|want| want.next).collect::<Vec<_>>(), [9]);
@@ -200,7 +202,10 @@ mod tests {
     async fn a_closed_stream_is_told_nothing() {
         let replies = Arc::new(Replies::default());
         let permit = Permit::new(&replies, 5);
-        let waits = { let replies = Arc::clone(&replies); async move { replies.next().await } };
+        let waits = {
+            let replies = Arc::clone(&replies);
+            async move { replies.next().await }
+        };
         let (next, ()) = tokio::join!(waits, async { replies.close() });
         assert_eq!(next, None);
         drop(permit);

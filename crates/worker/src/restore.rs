@@ -93,7 +93,10 @@ impl Log<'_> {
                         if last < cached.sequence {
                             return Err(self.data_loss(&cached, format!("commit {last}")));
                         }
-                        tracing::warn!(shard = self.shard.0, "the local store does not lie on the changelog, rebuilding it");
+                        tracing::warn!(
+                            shard = self.shard.0,
+                            "the local store does not lie on the changelog, rebuilding it"
+                        );
                     }
                 }
             }
@@ -193,7 +196,8 @@ impl Log<'_> {
         let on_entry = |entry: Entry<'_>| -> Result<(), Stop> {
             let offset = *first.get_or_insert(entry.offset);
             let chunk = entry.value.unwrap_or_default();
-            let block = assembler.push(chunk).map_err(|error| Stop::Failed(self.failed(offset, error.into())))?;
+            let block =
+                assembler.push(chunk).map_err(|error| Stop::Failed(self.failed(offset, error.into())))?;
             if let Some(block) = block {
                 first = None;
                 on_block(block, offset)?;
@@ -224,7 +228,10 @@ impl Log<'_> {
 }
 
 /// Reads all entries of `store` into `state`; gives the head of the block at which they stand. `None` when some do not read.
-fn read_store(store: &dyn ShardStore, state: &mut ShardState) -> Result<Option<Block>, tidegate_store::Error> {
+fn read_store(
+    store: &dyn ShardStore,
+    state: &mut ShardState,
+) -> Result<Option<Block>, tidegate_store::Error> {
     let mut readable = true;
     store.scan(&mut |key, value| match state.restore_entry(Change::Upsert(key, value)) {
         Ok(()) => ControlFlow::Continue(()),

@@ -133,9 +133,17 @@ impl Stats {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        registry.register("tidegate_worker_dead_letters", "Dead letters by reason", stats.dead_letters.clone());
+        registry.register(
+            "tidegate_worker_dead_letters",
+            "Dead letters by reason",
+            stats.dead_letters.clone(),
+        );
         registry.register("tidegate_worker_results", "Results by pane", stats.results.clone());
-        registry.register("tidegate_worker_open_rows", "Open (slice, group key) rows", stats.open_rows.clone());
+        registry.register(
+            "tidegate_worker_open_rows",
+            "Open (slice, group key) rows",
+            stats.open_rows.clone(),
+        );
         let latency = "Time from the plan of a commit to its known end";
         registry.register_with_unit("tidegate_worker_commit", latency, Unit::Seconds, stats.latency.clone());
         registry.register_with_unit(
