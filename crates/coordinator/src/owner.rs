@@ -169,7 +169,7 @@ impl Owner {
         if owners.version != self.announced_owners {
             self.announced_owners = owners.version;
             let message = ToIngest::Owners(crate::status::owners(owners));
-            self.to_all_ingests(&message);
+            self.direct_all_ingests(&message);
         }
     }
 
@@ -222,7 +222,7 @@ impl Owner {
         let messages = [Some(ToIngest::Welcome(self.welcome())), announcement, Some(owners)];
         self.ingests.insert(reader, Ingest { ingest, link, clock: None });
         for message in messages.into_iter().flatten() {
-            self.to_ingest(reader, message);
+            self.direct_ingest(reader, message);
         }
     }
 
@@ -357,7 +357,7 @@ impl Owner {
         self.parts.metrics.announcements.inc();
         self.parts.metrics.watermark(announcement.watermark);
         let wire = v1::Announcement::from(announcement);
-        self.to_all_ingests(&ToIngest::Announcement(wire.clone()));
+        self.direct_all_ingests(&ToIngest::Announcement(wire.clone()));
         let all: Vec<_> = self.workers.iter().map(|(worker, known)| (worker.clone(), known.stream)).collect();
         for (worker, stream) in all {
             let message = ToWorker::Announcement(wire.clone());
@@ -381,17 +381,17 @@ impl Owner {
                 (reader, ToIngest::Pause(v1::Pause { partition: partition.0, paused: false }))
             }
         };
-        self.to_ingest(reader, message);
+        self.direct_ingest(reader, message);
     }
 
-    fn to_all_ingests(&mut self, message: &ToIngest) {
+    fn direct_all_ingests(&mut self, message: &ToIngest) {
         let all: Vec<_> = self.ingests.keys().copied().collect();
         for reader in all {
-            self.to_ingest(reader, message.clone());
+            self.direct_ingest(reader, message.clone());
         }
     }
 
-    fn to_ingest(&mut self, reader: ReaderId, message: ToIngest) {
+    fn direct_ingest(&mut self, reader: ReaderId, message: ToIngest) {
         let Some(ingest) = self.ingests.get(&reader) else { return };
         if !ingest.link.send(v1::IngestDirective { message: Some(message) }) {
             self.parts.metrics.closed_streams.inc();

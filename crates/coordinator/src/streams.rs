@@ -24,6 +24,9 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// Directives that may wait for a stream, besides two for each shard: some seconds of announcements.
 const WAITING: usize = 256;
 
+/// What goes out on a stream.
+type Directives<T> = ReceiverStream<Result<T, Status>>;
+
 /// The Coordinator service.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
@@ -44,7 +47,7 @@ impl Streams {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn link<T>(&self) -> (Link<T>, Response<ReceiverStream<Result<T, Status>>>, CancellationToken) {
+    fn link<T>(&self) -> (Link<T>, Response<Directives<T>>, CancellationToken) {
         let (directives, outgoing) = mpsc::channel(self.waiting);
         let reading = CancellationToken::new();
         let link = Link { directives, _reading: reading.clone().drop_guard() };
@@ -58,8 +61,8 @@ impl Streams {
 
 #[tonic::async_trait]
 impl v1::coordinator_server::Coordinator for Streams {
-    type IngestStream = ReceiverStream<Result<v1::IngestDirective, Status>>;
-    type WorkerStream = ReceiverStream<Result<v1::WorkerDirective, Status>>;
+    type IngestStream = Directives<v1::IngestDirective>;
+    type WorkerStream = Directives<v1::WorkerDirective>;
 
     async fn ingest(
         &self,
