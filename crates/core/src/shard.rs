@@ -173,6 +173,7 @@ impl ShardMachine {
         if frame.to <= next {
             // In-band watermarks are a maximum: everything below `to` is covered, so the promise holds at `next` too.
             self.raise_input(partition, next, frame.watermark);
+            self.advance();
             return Applied::Known;
         }
         let skip = u32::try_from(next.0 - frame.from.0).unwrap_or(u32::MAX);

@@ -122,7 +122,7 @@ struct Activity {
 }
 
 impl SourcePartition {
-    /// The reader of `partition`, which the consumer group gave it in `epoch`. Session numbers start at `first_session`.
+    /// The reader of `partition`, which the consumer group gave it in `epoch`.
     #[must_use]
     pub fn new(
         job: Arc<JobSpec>,
@@ -155,6 +155,13 @@ impl SourcePartition {
             reported: None,
             end: Offset(0),
         }
+    }
+
+    /// Numbers its sessions from behind `last` on: they have to be unique among all partitions that a process ever reads.
+    #[must_use]
+    pub fn with_sessions_behind(mut self, last: SessionId) -> Self {
+        self.sessions = last.0;
+        self
     }
 
     /// A rebalance gave the partition again: it goes on under the new generation.

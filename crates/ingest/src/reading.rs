@@ -16,6 +16,7 @@ use tidegate_core::{
     announcement::{Announcement, ReaderEpoch},
     block::JobId,
     dead_letter::{Payload, Reason},
+    frame::SessionId,
     lane::{RejectedRecord, Row, WorkerRef},
     source::{Effect, LaneKind, SourcePartition, Timing},
     time::{EventTime, Offset, Partition, Shard, Span, Tick},
@@ -51,6 +52,8 @@ pub(crate) struct Reading {
     catch_up: PartitionReader,
     partitions: BTreeMap<Partition, SourcePartition>,
     paused: BTreeMap<Partition, bool>,
+    /// How many partitions have been given to this process so far; numbers their sessions.
+    readings: u64,
     /// Starts that the readers have not yet answered: what comes before the answer was read earlier.
     starting: HashMap<(Partition, bool), u32>,
     announced: Option<Announcement>,
@@ -98,6 +101,7 @@ impl Reading {
             catch_up: parts.catch_up,
             partitions: BTreeMap::new(),
             paused: BTreeMap::new(),
+            readings: 0,
             starting: HashMap::new(),
             announced: None,
             outbox: Outbox::new(parts.credit_window),
@@ -289,7 +293,9 @@ impl Reading {
         for partition in partitions {
             self.starting.retain(|(other, _), _| other != partition);
             let core = Arc::new(self.job.core.clone());
-            let mut source = SourcePartition::new(core, *partition, epoch, Timing::default(), now);
+            self.readings += 1;
+            let mut source = SourcePartition::new(core, *partition, epoch, Timing::default(), now)
+                .with_sessions_behind(SessionId(self.readings << 32));
             if let Some(announced) = &self.announced {
                 source.announce(announced);
             }

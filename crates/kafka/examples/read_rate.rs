@@ -35,7 +35,9 @@ async fn measure(
 ) -> Result<(), Box<dyn Error>> {
     let admin = Admin::open(config)?;
     let name = format!("read-rate-{}", std::process::id());
-    let topic = NewTopic { name, partitions, replication: None, configs: [].into() };
+    // The records are dated 2023: without this the broker deletes them for their age while they are read.
+    let configs = [("retention.ms".to_owned(), "-1".to_owned())].into();
+    let topic = NewTopic { name, partitions, replication: None, configs };
     admin.create(&topic).await?;
     let mut producer = Producer::open(config)?;
     let value = vec![b'v'; bytes];

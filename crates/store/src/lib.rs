@@ -19,17 +19,19 @@
 //! ```
 
 mod changes;
+mod database;
 mod directory;
-mod disk;
 mod memory;
+mod shard;
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 pub use changes::{Changes, FORMAT, Identity};
-pub use disk::{SledShard, Stores};
+pub use database::Stores;
 pub use memory::MemoryStore;
+pub use shard::SledShard;
 
 /// What can go wrong with a store.
 #[derive(Debug, thiserror::Error)]

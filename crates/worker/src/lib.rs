@@ -26,4 +26,4 @@ mod service;
 mod stats;
 
 pub use error::Error;
-pub use service::run;
+pub use service::{Settings, run, start};

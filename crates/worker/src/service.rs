@@ -3,9 +3,10 @@
 //! The shards start once the coordinator has said which job record they are of. The process ends when all of them are left:
 //! the roster first, and with its channels the server and the link.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use prometheus_client::registry::Registry;
 use tidegate_core::block::JobId;
 use tidegate_job::{Job, JobFile};
 use tidegate_kafka::KafkaConfig;
@@ -44,18 +45,61 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let path = &config.common.job;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
-    let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
+    let job = JobFile::parse(&text, &path.display().to_string())?;
     let tasks = Tasks::new();
     let mut registry = metrics::registry();
-    let stats = Arc::new(Stats::new(&mut registry));
     let readiness = Readiness::new();
     let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
-    task::spawn("metrics", endpoint.serve(registry, readiness.clone(), tasks.shutdown().clone()));
+    let settings = Settings {
+        state: config.state_directory(&job.name),
+        kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
+        coordinator: config.common.coordinator,
+        listen: config.common.listen,
+        advertise: config.advertise,
+        name: config.name,
+        job,
+    };
+    start(settings, &mut registry, readiness.clone(), &tasks).await?;
+    task::spawn("metrics", endpoint.serve(registry, readiness, tasks.shutdown().clone()));
+    let outcome = tasks.run_until_shutdown(config.common.drain).await?;
+    tracing::info!(?outcome, "window-worker ends");
+    Ok(outcome.into())
+}
 
-    let asked = config.common.listen;
-    let listen = |source| Error::Listen { address: asked, source };
-    let listener = TcpListener::bind(asked).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+/// What a worker is started from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The job.
+    pub job: Job,
+    /// The log.
+    pub kafka: KafkaConfig,
+    /// Address of the coordinator.
+    pub coordinator: String,
+    /// Where to serve ingests.
+    pub listen: SocketAddr,
+    /// Where ingests reach it; without it, where it listens.
+    pub advertise: Option<String>,
+    /// Name of the worker, the same over restarts.
+    pub name: String,
+    /// Directory of the local stores.
+    pub state: PathBuf,
+}
+
+/// Starts the tasks of a worker; they end, with every shard left, when the group's shutdown is requested.
+///
+/// # Errors
+/// When an address is none, or taken.
+pub async fn start(
+    settings: Settings,
+    registry: &mut Registry,
+    readiness: Readiness,
+    tasks: &Tasks,
+) -> Result<(), Error> {
+    let Settings { job, kafka, coordinator, listen, advertise, name, state } = settings;
+    let (job, stats) = (Arc::new(job), Arc::new(Stats::new(registry)));
+    let failed = |source| Error::Listen { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
 
     let (directives, incoming) = mpsc::channel(WAITING);
     let (reports, outgoing) = mpsc::channel(WAITING);
@@ -63,11 +107,11 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (announce, announcements) = watch::channel(None);
     let (job_id, job_id_known) = watch::channel(None);
     let registration = Registration {
-        endpoint: coordinator(&config.common.coordinator)?,
+        endpoint: endpoint_of(&coordinator)?,
         hello: v1::WorkerHello {
             fingerprint: job.fingerprint(),
-            name: config.name.clone(),
-            address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            name: name.clone(),
+            address: advertise.unwrap_or_else(|| address.to_string()),
             incarnation: rand::random(),
             ..v1::WorkerHello::default()
         },
@@ -79,30 +123,17 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         job_id,
     };
     tasks.spawn("coordinator-link", registration.run());
-    let feeds = FeedService {
-        name: config.name.clone(),
-        job: Arc::clone(&job),
-        job_id: job_id_known.clone(),
-        routes: routes_known,
-    };
+    let feeds =
+        FeedService { name, job: Arc::clone(&job), job_id: job_id_known.clone(), routes: routes_known };
     tasks.spawn("feeds", feed::serve(listener, address, feeds));
-    let shards = Shards {
-        state: config.state_directory(&job.name),
-        kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
-        job,
-        job_id: job_id_known,
-        stats,
-        readiness,
-        wires: Wires { directives: incoming, reports, routes, announcements },
-    };
+    let wires = Wires { directives: incoming, reports, routes, announcements };
+    let shards = Shards { job, job_id: job_id_known, state, kafka, stats, readiness, wires };
     tasks.spawn("shards", shards.run(tasks.shutdown().clone()));
-    let outcome = tasks.run_until_shutdown(config.common.drain).await?;
-    tracing::info!(?outcome, "window-worker ends");
-    Ok(outcome.into())
+    Ok(())
 }
 
 /// The endpoint of the coordinator; a dead one is noticed within seconds.
-fn coordinator(address: &str) -> Result<Endpoint, Error> {
+fn endpoint_of(address: &str) -> Result<Endpoint, Error> {
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(uri)
         .map_err(|error| Error::Coordinator { address: address.to_owned(), reason: error.to_string() })?;

@@ -114,6 +114,15 @@ fn an_announcement_that_overtakes_records_closes_nothing_early() {
 }
 
 #[test]
+fn an_empty_frame_behind_its_announcement_closes_the_window() {
+    let mut shard = owner(&spec(10, 10, 0));
+    shard.apply(&frame(0, 0, 4, &[(1, "a", 1)]));
+    shard.announce(&announcement(1, 1, 1_000, &[]));
+    assert_eq!(shard.apply(&frame(0, 1, 10, &[])), Applied::Known);
+    assert!(shard.has_output());
+}
+
+#[test]
 fn an_excluded_partition_counts_while_the_shard_is_below_its_idle_position() {
     let mut shard = owner(&spec(10, 10, 0));
     shard.apply(&frame(0, 0, 50, &[(1, "a", 1)]));

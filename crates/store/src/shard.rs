@@ -1,28 +1,17 @@
-//! The cache in sled: one database per worker process, one tree per shard.
+//! One shard's part of the cache: a tree in sled, and how changes are written to it.
 //!
-//! What has to be known about sled 0.34.7 (measured with `examples/measure.rs`):
+//! What has to be known about sled 0.34.7, as measured with `examples/measure.rs` on a busy 2-core machine:
 //! - `transaction` is atomic over a kill and keeps memory and disk flat; `apply_batch` does neither, so it is not used.
-//! - A write costs 8–16 µs whatever the size of its transaction: 1,000 entries 15 ms, 10,000 150 ms, 50,000 0.85 s. Memory is
-//!   flat to 10,000 entries and grows beyond (200,000: 0.9 GB), and the transaction holds a lock of the whole process. So
-//!   changes beyond [`BOUND_WRITES`] or [`BOUND_BYTES`] go through several: all but the last leave it without an
-//!   identity. A store found without one was interrupted, and is wiped.
-//! - One million entries of 60 bytes: opened in 0.6–1 s, scanned in 0.7–1 s. A purge costs as much as writes do; a wipe does not.
-//! - `flush` hands the log to the kernel and no further, and values that make a page larger than 128 KiB go to files of
-//!   their own that are never synced: [`Stores::sync`] syncs both.
+//! - A write costs 15–25 µs whatever the size of its transaction: 1,000 entries 15–30 ms, 10,000 0.15–0.2 s, 50,000
+//!   0.85–1.2 s. Memory is flat to 10,000 entries and grows beyond (200,000: 0.9 GB), and a transaction holds a lock of the
+//!   whole process. So changes beyond [`BOUND_WRITES`] or [`BOUND_BYTES`] go through several: all but the last leave it
+//!   without an identity. A store found without one was interrupted, and is wiped.
 //! - Over damaged files it may open at a mixture of states without a word. So the identity is stored with a sum over all
 //!   entries and the meta, kept up from the old values that a transaction reads anyway, and a scan proves it.
-//! - It panics on some damage. Then, as after an error, the whole database is given up: a new one is opened beside it, its
-//!   files are removed, its handle is leaked (dropping it could panic or hang), and every shard hears of it.
+//! - One million entries of 60 bytes are opened in 1–2 s and scanned in 1–1.4 s. A purge of 300,000 costs what as many
+//!   writes do (4–9 s); a wipe 0.2–0.4 s.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
 use sled::IVec;
 use sled::transaction::{
@@ -30,217 +19,17 @@ use sled::transaction::{
 };
 
 use crate::changes::{Seal, hash};
-use crate::directory::{Directory, failed};
+use crate::database::{Cause, Shared, guarded};
 use crate::{Changes, Error, Identity, ShardStore, Visit};
 
 /// Most in one sled transaction. A kill in the middle of a larger apply costs the shard its cache.
 const BOUND_WRITES: usize = 16_384;
 const BOUND_BYTES: usize = 16 << 20;
 
-/// Memory for sled's pages: it holds what is being written; the shards hold their state themselves.
-const PAGE_CACHE_BYTES: u64 = 64 << 20;
-
-/// Tries to open a database that was closed a moment ago: sled's own threads give up its lock a little later.
-const OPEN_TRIES: usize = 40;
-const OPEN_PAUSE: Duration = Duration::from_millis(50);
-
 const IDENTITY: &[u8] = b"i";
 const META: &[u8] = b"m";
 const ENTRY: u8 = b'e';
 const AFTER_ENTRIES: u8 = b'f';
-
-/// The caches of all shards of one worker process, in one directory.
-#[derive(Clone, Debug)]
-pub struct Stores {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    directory: Directory,
-    job: [u8; 16],
-    current: Mutex<Current>,
-    /// The files of large values that need no sync any more.
-    synced_blobs: Mutex<HashSet<OsString>>,
-}
-
-/// The database in use; `db` is `None` when it was given up and no new one could be opened.
-#[derive(Debug)]
-struct Current {
-    number: u64,
-    db: Option<sled::Db>,
-}
-
-impl Stores {
-    /// Opens the cache of `job` in `dir`, creating what is missing and wiping what is foreign or damaged.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] after a second of trying, [`Error::Io`]
-    pub fn open(dir: &Path, job: [u8; 16]) -> Result<Self, Error> {
-        let (directory, number) = Directory::open(dir, job)?;
-        let mut current = Current { number, db: None };
-        match open_database(&directory.database(number)) {
-            Ok(db) => current.db = Some(db),
-            Err(cause) => {
-                let path = directory.database(number);
-                tracing::warn!(path = %path.display(), error = %cause.0, "wiped a damaged cache");
-                current.replace(&directory)?;
-            }
-        }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                directory,
-                job,
-                current: Mutex::new(current),
-                synced_blobs: Mutex::default(),
-            }),
-        })
-    }
-
-    /// The store of one shard: at an identity of this job, or empty. Ask once for each shard owned.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`] if even a new database fails
-    pub fn shard(&self, shard: u32) -> Result<SledShard, Error> {
-        let (tree, number) = self.shared.open_tree(shard, false)?;
-        let mut store = SledShard { shard, number, tree, shared: Arc::clone(&self.shared) };
-        match store.usable() {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(shard, "wiped the cache of a shard: incomplete, foreign or of another format");
-                store.wipe()?;
-            }
-            Err(_damaged_and_logged) => store.wipe()?,
-        }
-        Ok(store)
-    }
-
-    /// Makes what was applied to any shard outlive a loss of power.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Damaged`]
-    pub fn sync(&self) -> Result<(), Error> {
-        self.shared.sync()
-    }
-}
-
-impl Shared {
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The tree of `shard`, emptied or as it is, and the number of its database; in a new database if this one fails.
-    fn open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
-        match self.try_open_tree(shard, empty) {
-            Err(Error::Damaged { .. }) => self.try_open_tree(shard, empty),
-            opened => opened,
-        }
-    }
-
-    fn try_open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
-        let (db, number) = {
-            let mut current = self.current();
-            if current.db.is_none() {
-                current.replace(&self.directory)?;
-            }
-            (current.db.clone(), current.number)
-        };
-        let Some(db) = db else { return Err(self.damaged()) };
-        let name = format!("shard-{shard}");
-        let tree = guarded(|| {
-            if empty {
-                db.drop_tree(&name)?;
-            }
-            db.open_tree(&name)
-        });
-        match tree {
-            Ok(tree) => Ok((tree, number)),
-            Err(cause) => Err(self.give_up(number, &cause)),
-        }
-    }
-
-    fn sync(&self) -> Result<(), Error> {
-        let (db, number) = {
-            let current = self.current();
-            (current.db.clone(), current.number)
-        };
-        let Some(db) = db else { return Err(self.damaged()) };
-        if let Err(cause) = guarded(|| db.flush()) {
-            return Err(self.give_up(number, &cause));
-        }
-        let path = self.directory.database(number);
-        match self.sync_files(&path) {
-            // Another shard gave the database up, and its files with it.
-            Err(_) if self.current().number != number => Err(self.damaged()),
-            synced => synced.map_err(failed("sync", &path)),
-        }
-    }
-
-    fn sync_files(&self, path: &Path) -> io::Result<()> {
-        let mut synced = self.synced_blobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut present = HashSet::new();
-        for entry in fs::read_dir(path.join("blobs"))? {
-            let name = entry?.file_name();
-            if !synced.contains(&name) {
-                match File::open(path.join("blobs").join(&name)) {
-                    Ok(file) => file.sync_data()?,
-                    // Removed by sled since it was listed.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error),
-                }
-            }
-            present.insert(name);
-        }
-        if !present.is_subset(&synced) {
-            File::open(path.join("blobs"))?.sync_all()?;
-        }
-        *synced = present;
-        File::open(path.join("db"))?.sync_data()
-    }
-
-    /// Replaces database `number`, unless another shard has done so already.
-    fn give_up(&self, number: u64, cause: &Cause) -> Error {
-        let mut current = self.current();
-        if current.number == number && current.db.is_some() {
-            let path = self.directory.database(number);
-            tracing::warn!(path = %path.display(), error = %cause.0, "gave up a damaged cache");
-            if let Err(error) = current.replace(&self.directory) {
-                tracing::warn!(%error, "cannot open a new cache");
-            }
-        }
-        self.damaged()
-    }
-
-    fn damaged(&self) -> Error {
-        Error::Damaged { dir: self.directory.path().to_owned() }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let db = self.current().db.take();
-        if let Err(cause) = guarded(|| {
-            drop(db);
-            Ok(())
-        }) {
-            tracing::warn!(error = %cause.0, "the cache failed as it was closed");
-        }
-    }
-}
-
-impl Current {
-    /// Leaks and removes the database in use and opens an empty one under the next number.
-    fn replace(&mut self, directory: &Directory) -> Result<(), Error> {
-        std::mem::forget(self.db.take());
-        directory.remove(self.number);
-        self.number = self.number.saturating_add(1);
-        let path = directory.database(self.number);
-        directory.remove(self.number);
-        let opened = open_database(&path).map_err(|cause| io::Error::other(cause.0));
-        self.db = Some(opened.map_err(failed("open a new cache in", &path))?);
-        Ok(())
-    }
-}
 
 /// One shard's tree; all of it is lost together with the database when that is damaged.
 #[derive(Debug)]
@@ -252,6 +41,22 @@ pub struct SledShard {
 }
 
 impl SledShard {
+    /// Opens the tree of `shard`; what no apply of this job has left is wiped.
+    pub(crate) fn open(shard: u32, shared: Arc<Shared>) -> Result<Self, Error> {
+        let (tree, number) = shared.open_tree(shard, false)?;
+        let mut store = Self { shard, number, tree, shared };
+        match store.usable() {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(shard, "wiped the cache of a shard: incomplete, foreign or of another format");
+                store.wipe()?;
+            }
+            // Given up, with a log line.
+            Err(_) => store.wipe()?,
+        }
+        Ok(store)
+    }
+
     /// Whether the tree is what an apply of this job left: at an identity, or empty.
     fn usable(&self) -> Result<bool, Error> {
         match self.get(IDENTITY)? {
@@ -273,7 +78,7 @@ impl SledShard {
 
     /// Calls sled on a database that is still in use; a failure gives it up.
     fn call<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
-        if self.shared.current().number != self.number {
+        if !self.shared.in_use(self.number) {
             return Err(self.shared.damaged());
         }
         guarded(work).map_err(|cause| self.shared.give_up(self.number, &cause))
@@ -404,37 +209,10 @@ fn entry(key: &[u8]) -> IVec {
     bytes.into()
 }
 
-/// Why a call of sled failed: its error, or its panic.
-struct Cause(String);
-
-fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, Cause> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| Cause(error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            Err(Cause(format!("sled panicked: {}", text.unwrap_or("without a message"))))
-        }
-    }
-}
-
-fn open_database(path: &Path) -> Result<sled::Db, Cause> {
-    let mut tries = 1;
-    loop {
-        let opened = guarded(|| sled::Config::new().path(path).cache_capacity(PAGE_CACHE_BYTES).open());
-        match opened {
-            Err(cause) if cause.0.contains("could not acquire lock") && tries < OPEN_TRIES => {
-                tries += 1;
-                thread::sleep(OPEN_PAUSE);
-            }
-            other => return other,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stores;
     use std::ops::ControlFlow;
 
     const JOB: [u8; 16] = [7; 16];
@@ -479,7 +257,7 @@ mod tests {
             store.apply(&changes(3)).unwrap();
             store.sync().unwrap();
         }
-        let directory = &stores.shared.directory;
+        let directory = &one.shared.directory;
         assert!(!directory.database(1).exists());
         assert!(directory.database(2).exists());
         drop((one, two, stores));

@@ -1,0 +1,163 @@
+//! A year of real departures, in the wrong order, against results that SQL computed: to the row.
+
+use std::{collections::BTreeSet, fs::File, io::Read};
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+
+use crate::dev::{Broker, Run, job_file, root, signal_to};
+
+const TUMBLING: &str = "flights-tumbling.yaml";
+const HOPPING: &str = "flights-hopping.yaml";
+
+#[test]
+fn tumbling_on_the_embedded_broker_with_one_worker() {
+    equals_sql(TUMBLING, Broker::Embedded, 1, None);
+}
+
+#[test]
+fn tumbling_on_the_embedded_broker_with_three_workers() {
+    equals_sql(TUMBLING, Broker::Embedded, 3, None);
+}
+
+#[test]
+fn hopping_on_the_embedded_broker_with_one_worker() {
+    equals_sql(HOPPING, Broker::Embedded, 1, None);
+}
+
+#[test]
+fn hopping_on_the_embedded_broker_with_three_workers() {
+    equals_sql(HOPPING, Broker::Embedded, 3, None);
+}
+
+#[test]
+fn tumbling_on_apache_kafka_with_one_worker() {
+    equals_sql(TUMBLING, Broker::Apache, 1, None);
+}
+
+#[test]
+fn tumbling_on_apache_kafka_with_three_workers() {
+    equals_sql(TUMBLING, Broker::Apache, 3, None);
+}
+
+#[test]
+fn hopping_on_apache_kafka_with_one_worker() {
+    equals_sql(HOPPING, Broker::Apache, 1, None);
+}
+
+#[test]
+fn hopping_on_apache_kafka_with_three_workers() {
+    equals_sql(HOPPING, Broker::Apache, 3, None);
+}
+
+#[test]
+fn a_worker_killed_in_the_middle_changes_nothing_on_the_embedded_broker() {
+    equals_sql(TUMBLING, Broker::Embedded, 3, Some("worker-1"));
+}
+
+#[test]
+fn a_worker_killed_in_the_middle_changes_nothing_on_apache_kafka() {
+    equals_sql(HOPPING, Broker::Apache, 3, Some("worker-1"));
+}
+
+#[test]
+fn an_ingest_killed_in_the_middle_changes_nothing() {
+    equals_sql(TUMBLING, Broker::Embedded, 3, Some("ingest-0"));
+}
+
+#[test]
+fn a_coordinator_killed_in_the_middle_changes_nothing() {
+    equals_sql(HOPPING, Broker::Embedded, 3, Some("coordinator"));
+}
+
+fn equals_sql(job: &str, broker: Broker, workers: u32, killed: Option<&str>) {
+    let Some(mut arguments) = broker.arguments() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = root().join("tests/data/flights");
+    let (output, letters) = (folder.path().join("output.ndjson"), folder.path().join("letters.ndjson"));
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    arguments.extend(["--job".into(), text(&job_file(folder.path(), job))]);
+    arguments.extend(["--input".into(), text(&data.join("flights.ndjson.gz"))]);
+    arguments.extend(["--output".into(), text(&output), "--dead-letters".into(), text(&letters)]);
+    arguments.extend(["--workers".into(), workers.to_string(), "--verify".into()]);
+
+    let mut run = Run::start(folder, &arguments);
+    if let Some(name) = killed {
+        let pid = run.pid_of(name);
+        let read = run.until("applied=", |line| {
+            let applied = line.split(' ').find_map(|word| word.strip_prefix("applied="))?;
+            applied.parse::<u64>().ok().filter(|applied| *applied > 0)
+        });
+        signal_to(pid, "-KILL");
+        assert!(read < 328_521, "killed in the middle, not after {read} records");
+        run.until("again", |line| line.starts_with(&format!("started {name} again")).then_some(()));
+    }
+    let ended = run.end();
+    let [records, windows, dead_letters] = ended.verified();
+
+    let expected = if job == TUMBLING {
+        "expected-tumbling-1h-carrier.csv.gz"
+    } else {
+        "expected-hopping-6h-1h-origin.csv.gz"
+    };
+    let (header, expected) = csv(&unzipped(&data.join(expected)));
+    assert_eq!(rows_of(&output, &header), expected);
+    assert_eq!((records, windows, dead_letters), (336_776, expected.len() as u64, 8_255));
+    assert_eq!(
+        letters_of(&letters),
+        cancelled(&unzipped(&data.join("flights.ndjson.gz"))),
+        "whole, each once"
+    );
+}
+
+fn unzipped(path: &std::path::Path) -> String {
+    let mut text = String::new();
+    GzDecoder::new(File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn csv(text: &str) -> (Vec<String>, BTreeSet<String>) {
+    let mut lines = text.lines();
+    let header = lines.next().unwrap().split(',').map(str::to_owned).collect();
+    (header, lines.map(str::to_owned).collect())
+}
+
+/// The results as lines of the CSV; a line that is there twice fails.
+fn rows_of(path: &std::path::Path, header: &[String]) -> BTreeSet<String> {
+    let mut rows = BTreeSet::new();
+    for line in std::fs::read_to_string(path).unwrap().lines() {
+        let result: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&result["pane"], &result["revision"]),
+            (&Value::from("final"), &Value::from(0)),
+            "nothing is late"
+        );
+        let fields: Vec<String> = header
+            .iter()
+            .map(|name| result[name].as_str().map_or_else(|| result[name].to_string(), str::to_owned))
+            .collect();
+        assert!(rows.insert(fields.join(",")), "twice: {line}");
+    }
+    rows
+}
+
+fn letters_of(path: &std::path::Path) -> Vec<String> {
+    let mut values: Vec<String> = std::fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let letter: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(letter["headers"]["tidegate-reason"], "no_event_time");
+            letter["value"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    values.sort_unstable();
+    values
+}
+
+fn cancelled(flights: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        flights.lines().filter(|line| line.contains("\"departed\":null")).map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}

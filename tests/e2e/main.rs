@@ -1,0 +1,8 @@
+//! The whole system as its user runs it: `tidegate dev`, three kinds of services as processes, on both brokers.
+
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+
+mod bad_input;
+mod clicks;
+mod dev;
+mod flights;

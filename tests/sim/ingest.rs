@@ -1,0 +1,380 @@
+//! An ingest process: the shell around [`SourcePartition`], with its readers and streams.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidegate_core::{
+    announcement::{Announcement, PartitionState, ReaderEpoch, Report},
+    assignment::Owners,
+    frame::{Frame, Rows},
+    lane::{RejectedRecord, Row, WorkerRef},
+    source::{Effect, LaneKind, SourcePartition},
+    time::{Offset, Partition, Tick},
+};
+
+use crate::{
+    context::{Context, Event, LinkId, Message, Process},
+    mutation::Mutation,
+    violation::ensure,
+};
+
+#[derive(Debug)]
+pub struct Ingest {
+    id: u64,
+    pub partitions: BTreeMap<Partition, Reading>,
+    announced: Option<Announcement>,
+    owners: Option<Owners>,
+    coordinator: Option<LinkId>,
+    workers: BTreeMap<LinkId, Connection>,
+    reports: BTreeMap<Partition, Report>,
+    held: bool,
+}
+
+#[derive(Debug)]
+pub struct Reading {
+    pub source: SourcePartition,
+    main: Reader,
+    catch_up: Reader,
+    paused: bool,
+}
+
+/// A consumer of one partition; a new start makes what was under way void.
+#[derive(Debug, Default)]
+struct Reader {
+    reading: u64,
+    position: Offset,
+}
+
+#[derive(Debug)]
+struct Connection {
+    process: u64,
+    frames: Vec<Frame>,
+    /// Bytes of frames that the worker has not given back.
+    under_way: u64,
+}
+
+impl Ingest {
+    pub fn new(id: u64) -> Self {
+        Self {
+            id,
+            partitions: BTreeMap::new(),
+            announced: None,
+            owners: None,
+            coordinator: None,
+            workers: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            held: false,
+        }
+    }
+
+    const fn process(&self) -> Process {
+        Process::Ingest(self.id)
+    }
+
+    /// Looks around: streams to open, frames to cut, reports to send.
+    pub fn tick(&mut self, coordinator: Option<u64>, ctx: &mut Context) {
+        if self.coordinator.is_none()
+            && let Some(link) = coordinator.and_then(|c| ctx.connect(self.process(), Process::Coordinator(c)))
+        {
+            self.coordinator = Some(link);
+            ctx.send(link, self.process(), Message::IngestHello);
+        }
+        self.connect_workers(ctx);
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.with(partition, ctx, |source, now| source.tick(now));
+        }
+        self.flush(ctx);
+    }
+
+    /// A stream to every worker that owns a shard, none to others.
+    fn connect_workers(&mut self, ctx: &mut Context) {
+        let Some(owners) = &self.owners else { return };
+        let named: Vec<u64> = owners.owners.values().map(|owner| owner.address.parse().expect("a number")).collect();
+        let idle: Vec<_> =
+            self.workers.iter().filter(|(_, c)| !named.contains(&c.process)).map(|(link, _)| *link).collect();
+        for link in idle {
+            self.drop_worker(link, ctx);
+        }
+        for process in named {
+            let known = self.workers.values().any(|connection| connection.process == process);
+            if let Some(link) = (!known).then(|| ctx.connect(self.process(), Process::Worker(process))).flatten() {
+                self.workers.insert(link, Connection { process, frames: Vec::new(), under_way: 0 });
+                self.ask(link, ctx);
+            }
+        }
+    }
+
+    fn ask(&self, link: LinkId, ctx: &mut Context) {
+        ctx.send(link, self.process(), Message::Ask(self.partitions.keys().copied().collect()));
+    }
+
+    fn ask_all(&self, ctx: &mut Context) {
+        for link in self.workers.keys() {
+            self.ask(*link, ctx);
+        }
+    }
+
+    fn flush(&mut self, ctx: &mut Context) {
+        let links: Vec<_> = self.workers.keys().copied().collect();
+        links.into_iter().for_each(|link| self.flush_worker(link, ctx));
+        if let Some(link) = self.coordinator.filter(|_| !self.reports.is_empty()) {
+            let reports = std::mem::take(&mut self.reports).into_values().collect();
+            ctx.send(link, self.process(), Message::Reports(reports));
+        }
+    }
+
+    fn flush_worker(&mut self, link: LinkId, ctx: &mut Context) {
+        let process = self.process();
+        if let Some(connection) = self.workers.get_mut(&link).filter(|connection| !connection.frames.is_empty()) {
+            ctx.send(link, process, Message::Frames(std::mem::take(&mut connection.frames)));
+        }
+    }
+
+    pub fn receive(&mut self, link: LinkId, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Wants(wants) if self.workers.contains_key(&link) => {
+                let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
+                for (partition, want) in wants {
+                    by_partition.entry(partition).or_default().push(want);
+                }
+                for (partition, wants) in by_partition {
+                    ctx.note(|| format!("ingest {} p{partition} wants of {link:?}: {wants:?}", self.id));
+                    self.with(partition, ctx, |source, now| source.wants(WorkerRef(link.0), &wants, now));
+                }
+            }
+            Message::Credit(bytes) => {
+                if let Some(connection) = self.workers.get_mut(&link) {
+                    ensure(connection.under_way >= bytes, "I7: credit is given back once", || {
+                        format!("{bytes} of {} bytes", connection.under_way)
+                    });
+                    connection.under_way -= bytes;
+                }
+                self.look_at_credit(ctx);
+            }
+            Message::Committed(positions) => {
+                for (shard, partition, next) in positions {
+                    if let Some(reading) = self.partitions.get_mut(&partition) {
+                        reading.source.committed(shard, next);
+                    }
+                }
+            }
+            Message::Announcement(announcement) => {
+                for reading in self.partitions.values_mut() {
+                    reading.source.announce(&announcement);
+                }
+                if self.announced.as_ref().is_none_or(|known| announcement.newer_than(known)) {
+                    self.announced = Some(announcement);
+                }
+            }
+            Message::Owners(owners) => {
+                let version = |owners: &Owners| (owners.term, owners.version);
+                if self.owners.as_ref().is_none_or(|known| version(&owners) >= version(known)) {
+                    self.owners = Some(owners);
+                    self.connect_workers(ctx);
+                }
+            }
+            Message::Raise(partition, at, to) => {
+                if let Some(reading) = self.partitions.get_mut(&partition) {
+                    reading.source.raise(at, to);
+                }
+            }
+            Message::Pause(partition, paused) => {
+                if let Some(reading) = self.partitions.get_mut(&partition) {
+                    reading.paused = paused;
+                    reading.source.set_held(paused || self.held, Tick(ctx.now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn down(&mut self, link: LinkId, ctx: &mut Context) {
+        if self.coordinator == Some(link) {
+            self.coordinator = None;
+        }
+        self.drop_worker(link, ctx);
+    }
+
+    fn drop_worker(&mut self, link: LinkId, ctx: &mut Context) {
+        if self.workers.remove(&link).is_none() {
+            return;
+        }
+        ctx.close(link, self.process());
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.with(partition, ctx, |source, now| source.worker_gone(WorkerRef(link.0), now));
+        }
+        self.look_at_credit(ctx);
+    }
+
+    /// The group's word on what this process reads.
+    pub fn assigned(&mut self, generation: u64, partitions: &[Partition], ctx: &mut Context) {
+        let epoch = ReaderEpoch(generation);
+        self.partitions.retain(|partition, _| partitions.contains(partition));
+        self.reports.retain(|partition, _| partitions.contains(partition));
+        for partition in partitions {
+            if let Some(reading) = self.partitions.get_mut(partition) {
+                reading.source.set_epoch(epoch);
+                continue;
+            }
+            let (job, timing) = (Arc::clone(&ctx.scenario.job), ctx.scenario.timing);
+            let mut source = SourcePartition::new(job, *partition, epoch, timing, Tick(ctx.now));
+            if let Some(announced) = &self.announced {
+                source.announce(announced);
+            }
+            let reading =
+                Reading { source, main: Reader::default(), catch_up: Reader::default(), paused: false };
+            self.partitions.insert(*partition, reading);
+        }
+        self.ask_all(ctx);
+    }
+
+    /// A reader's turn: a batch, or the news that it is at the end.
+    pub fn read(&mut self, partition: Partition, lane: LaneKind, reading: u64, ctx: &mut Context) {
+        let held = self.held;
+        let Some(known) = self.partitions.get_mut(&partition) else { return };
+        let paused = known.paused && lane == LaneKind::Main;
+        let Reading { source, main, catch_up, .. } = known;
+        let reader = match lane {
+            LaneKind::Main => main,
+            LaneKind::CatchUp => catch_up,
+        };
+        if reader.reading != reading {
+            return;
+        }
+        let again = Event::Read { ingest: self.id, partition, lane, reading };
+        if held || paused {
+            ctx.after(ctx.scenario.tick, again);
+            return;
+        }
+        let mut effects = Vec::new();
+        let topic = std::rc::Rc::clone(&ctx.topic);
+        let log = topic.log(partition);
+        let items = log.read(reader.position, ctx.now, ctx.scenario.batch);
+        let now = Tick(ctx.now);
+        let ended = items.is_empty();
+        for item in items {
+            reader.position = item.offset.next();
+            let Some(record) = &item.record else { continue };
+            let taken = match record.rejected {
+                Some(reason) => {
+                    let rejected = RejectedRecord {
+                        reason,
+                        detail: String::new(),
+                        event_time: None,
+                        payload: record.payload(),
+                    };
+                    source.reject(lane, item.offset, rejected, now, &mut effects)
+                }
+                None => {
+                    let row = Row {
+                        offset: item.offset,
+                        time: record.time,
+                        key: &record.key,
+                        shard: record.shard,
+                        values: &record.values,
+                    };
+                    source.row(lane, &row, now, || record.payload(), &mut effects)
+                }
+            };
+            if !taken {
+                break;
+            }
+        }
+        if ended {
+            reader.position = reader.position.max(log.stable(ctx.now));
+            source.end(lane, reader.position, &mut effects);
+        }
+        let tick = ctx.scenario.tick;
+        let pause = if ended { ctx.dice.within(tick, 4 * tick) } else { ctx.dice.within(0, tick) };
+        ctx.after(pause, again);
+        self.perform(partition, effects, ctx);
+    }
+
+    pub fn end_answered(&mut self, partition: Partition, stable: Offset, high: Offset, ctx: &Context) {
+        let Some(reading) = self.partitions.get_mut(&partition) else { return };
+        let position = reading.source.main().map_or(Offset(0), |main| main.position());
+        let unproven = ctx.is_mutated(Mutation::IdleWithoutProof);
+        let (stable, high) = if unproven { (position, position) } else { (stable, high) };
+        reading.source.end_proven(stable, high, Tick(ctx.now));
+    }
+
+    fn with(
+        &mut self,
+        partition: Partition,
+        ctx: &mut Context,
+        call: impl FnOnce(&mut SourcePartition, Tick) -> Vec<Effect>,
+    ) {
+        if let Some(reading) = self.partitions.get_mut(&partition) {
+            let effects = call(&mut reading.source, Tick(ctx.now));
+            self.perform(partition, effects, ctx);
+        }
+    }
+
+    fn perform(&mut self, partition: Partition, effects: Vec<Effect>, ctx: &mut Context) {
+        for effect in effects {
+            match effect {
+                Effect::Start(lane, offset) => self.start(partition, lane, offset, ctx),
+                Effect::Stop(lane) => {
+                    let reading = ctx.number();
+                    self.reader(partition, lane).reading = reading;
+                }
+                Effect::ProveEnd => {
+                    let latency = ctx.latency();
+                    ctx.after(latency, Event::EndAsked { ingest: self.id, partition });
+                }
+                Effect::Open(worker, opening) => {
+                    let link = LinkId(worker.0);
+                    self.flush_worker(link, ctx);
+                    ctx.note(|| format!("ingest {} opens {opening:?} to {link:?}", self.id));
+                    ctx.send(link, self.process(), Message::Open(opening));
+                }
+                Effect::Frame(worker, frame) => {
+                    if let Some(connection) = self.workers.get_mut(&LinkId(worker.0)) {
+                        connection.under_way += bytes(&frame);
+                        connection.frames.push(frame);
+                    }
+                }
+                Effect::Report(report) => {
+                    if report.state == PartitionState::Idle {
+                        ctx.note(|| format!("ingest {} {report:?}", self.id));
+                    }
+                    self.reports.insert(report.partition, report);
+                }
+            }
+        }
+        self.look_at_credit(ctx);
+    }
+
+    fn reader(&mut self, partition: Partition, lane: LaneKind) -> &mut Reader {
+        let reading = self.partitions.get_mut(&partition).expect("effects are of a partition that is read");
+        match lane {
+            LaneKind::Main => &mut reading.main,
+            LaneKind::CatchUp => &mut reading.catch_up,
+        }
+    }
+
+    fn start(&mut self, partition: Partition, lane: LaneKind, offset: Offset, ctx: &mut Context) {
+        let reading = ctx.number();
+        ctx.note(|| format!("ingest {} reads p{partition} {lane:?} from {offset}", self.id));
+        *self.reader(partition, lane) = Reader { reading, position: offset };
+        let latency = ctx.latency();
+        ctx.after(latency, Event::Read { ingest: self.id, partition, lane, reading });
+    }
+
+    /// Reading waits while a worker has no credit.
+    fn look_at_credit(&mut self, ctx: &Context) {
+        let held = self.workers.values().any(|connection| connection.under_way >= ctx.scenario.credit);
+        if held != self.held {
+            self.held = held;
+            for reading in self.partitions.values_mut() {
+                reading.source.set_held(held || reading.paused, Tick(ctx.now));
+            }
+        }
+    }
+}
+
+/// What a frame costs of the credit.
+pub fn bytes(frame: &Frame) -> u64 {
+    frame.rows.iter().map(|(_, rows)| Rows::bytes(rows) as u64).sum()
+}

@@ -1,0 +1,328 @@
+//! What a `read_committed` reader has seen, and the invariants that hold for it at every commit (design §6).
+
+use std::{collections::BTreeMap, collections::BTreeSet, rc::Rc};
+
+use tidegate_core::{
+    announcement::Announcement,
+    dead_letter::{DeadLetter, Reason},
+    job::{JobSpec, OnQuiet},
+    shard::{Pane, ResultRow, ShardState},
+    time::{EventTime, Offset, Partition, Shard, Watermark},
+};
+
+use crate::{
+    changelog::JOB,
+    context::CommitRequest,
+    oracle::{self, Answer},
+    scenario::Scenario,
+    topic::{Record, Topic},
+    violation::{ensure, violated},
+};
+
+#[derive(Debug)]
+pub struct Ledger {
+    scenario: Rc<Scenario>,
+    topic: Rc<Topic>,
+    shards: Vec<Account>,
+    results: BTreeMap<(Vec<u8>, EventTime), Vec<ResultRow>>,
+    letters: BTreeMap<(Partition, Offset), DeadLetter>,
+    announced: Vec<Announcement>,
+    raised: BTreeMap<Partition, Vec<(Offset, EventTime)>>,
+    answer: Option<Answer>,
+    pub commits: u64,
+}
+
+/// One shard's committed chain.
+#[derive(Debug)]
+struct Account {
+    /// What the committed blocks fold to.
+    state: ShardState,
+    /// Whose last commit was.
+    committer: u64,
+    retired: BTreeSet<u64>,
+    dead: BTreeMap<Partition, u64>,
+}
+
+impl Ledger {
+    pub fn new(scenario: Rc<Scenario>, topic: Rc<Topic>) -> Self {
+        let starts: Vec<_> = (0..scenario.partitions).map(Partition).map(|p| (p, topic.log(p).start)).collect();
+        let mut state = ShardState::empty(&scenario.job);
+        state.fold(&ShardState::genesis(JOB, &starts)).expect("genesis begins a log");
+        let account = || Account {
+            state: state.clone(),
+            committer: 0,
+            retired: BTreeSet::new(),
+            dead: BTreeMap::new(),
+        };
+        let answer = scenario.exact.then(|| oracle::batch(&scenario.job, topic.records(), |_, _| false));
+        Self {
+            shards: (0..scenario.job.shards).map(|_| account()).collect(),
+            scenario,
+            topic,
+            results: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            announced: Vec::new(),
+            raised: BTreeMap::new(),
+            answer,
+            commits: 0,
+        }
+    }
+
+    /// What the shard's log folds to.
+    pub fn state(&self, shard: Shard) -> &ShardState {
+        &self.shards[shard.0 as usize].state
+    }
+
+    /// Whether the log holds a block of an incarnation that came after `known`: another owner has committed.
+    pub fn committer(&self, shard: Shard) -> u64 {
+        self.shards[shard.0 as usize].committer
+    }
+
+    /// A coordinator announces; `reached` is the largest W_s committed by the workers that speak to it.
+    pub fn announced(&mut self, announcement: &Announcement, reached: Watermark) {
+        let last = self.announced.iter().rev().find(|other| other.term == announcement.term);
+        let rises = last.is_none_or(|last| {
+            last.watermark <= announcement.watermark
+                && last.partitions <= announcement.partitions
+                && last.version < announcement.version
+        });
+        ensure(rises, "I1: the global watermark never falls", || format!("{announcement:?} after {last:?}"));
+        ensure(reached <= announcement.watermark, "I1: the global watermark is not below a committed one", || {
+            format!("{announcement:?}, but {reached:?} is committed")
+        });
+        self.announced.push(announcement.clone());
+    }
+
+    /// A coordinator asks for a raise of an idle partition.
+    pub fn raised(&mut self, partition: Partition, at: Offset, to: EventTime) {
+        self.raised.entry(partition).or_default().push((at, to));
+    }
+
+    /// A transaction is in the log.
+    pub fn committed(&mut self, request: &CommitRequest) {
+        self.commits += 1;
+        let shard = request.shard;
+        let block = &request.commit.block;
+        let place = || format!("shard {shard}, block {} of {:x}", block.sequence, block.incarnation);
+        let account = &mut self.shards[shard.0 as usize];
+        let before = account.state.clone();
+        let (incarnation, _) = before.identity();
+        if incarnation != block.incarnation {
+            account.retired.insert(incarnation);
+        }
+        let returned = account.retired.contains(&block.incarnation);
+        ensure(!returned, "I6: one owner commits", || format!("{}: came back after another owner", place()));
+        if let Err(error) = account.state.fold(block) {
+            violated("I6: one committed chain", format!("{}: {error}", place()));
+        }
+        account.committer = request.worker;
+        let after = account.state.clone();
+        ensure(after.canonical() == request.owner, "rebuild = owner", || {
+            format!("{}: the log folds to {:?}, the owner has {:?}", place(), after.canonical(), request.owner)
+        });
+        ensure(after.watermark() >= before.watermark(), "I1: a committed watermark never falls", || {
+            format!("{}: {:?} after {:?}", place(), after.watermark(), before.watermark())
+        });
+        for letter in &request.commit.dead_letters {
+            self.take_letter(shard, &before, &after, letter);
+        }
+        for row in &request.commit.results {
+            self.take_result(shard, &after, row);
+        }
+        self.check_positions(shard, &before, &after);
+        if after.watermark() > before.watermark() {
+            self.check_reached(shard, &after);
+        }
+    }
+
+    fn take_letter(&mut self, shard: Shard, before: &ShardState, after: &ShardState, letter: &DeadLetter) {
+        let seen = || format!("shard {shard}: {letter:?}");
+        let (p, offset) = (letter.partition, letter.offset);
+        let record = self.topic.log(p).record(offset).filter(|record| record.shard == shard);
+        let Some(record) = record else { violated("I4: a dead letter is of a record", seen()) };
+        ensure(*letter.payload == record.payload(), "I5: each dead letter is whole", seen);
+        let covered = next(before, p) <= offset && offset < next(after, p);
+        ensure(covered, "I4: a dead letter comes with the position behind it", seen);
+        ensure(!self.letters.contains_key(&(p, offset)), "I4: a dead letter comes once", seen);
+        match (letter.reason, record.rejected) {
+            (reason, Some(rejected)) => {
+                ensure(reason == rejected, "I4: a reject is a dead letter with its reason", seen);
+            }
+            (Reason::Late | Reason::LatePartial, None) => self.check_late(record, letter),
+            (_, None) => violated("I4: a good record is no dead letter", seen()),
+        }
+        if letter.reason != Reason::LatePartial {
+            *self.shards[shard.0 as usize].dead.entry(p).or_default() += 1;
+        }
+        self.letters.insert((p, offset), letter.clone());
+    }
+
+    /// A late record's windows are over, and none that is still open is missed.
+    fn check_late(&self, record: &Record, letter: &DeadLetter) {
+        let seen = || format!("{letter:?}");
+        ensure(!self.scenario.exact, "I4: no record within the delay is late", seen);
+        let job = &self.scenario.job;
+        let ends = oracle::window_ends(job, record.time.0);
+        let over = |end: &EventTime| Some(end.plus(job.allowed_lateness)) <= letter.watermark;
+        let legitimate = match letter.reason {
+            Reason::Late => ends.iter().all(over),
+            _ => ends.iter().filter(|end| misses(job, letter, **end)).all(over),
+        };
+        ensure(legitimate, "I4: a late record has missed only windows that are over", seen);
+        let named = letter.missed.is_some_and(|(start, end)| {
+            ends.contains(&end) && ends.contains(&start.plus(job.window.size)) && start < end
+        });
+        ensure(named, "I4: the windows missed are named", seen);
+    }
+
+    fn take_result(&mut self, shard: Shard, after: &ShardState, row: &ResultRow) {
+        let seen = || format!("shard {shard}: {row:?}");
+        let own = Shard::of(&row.key, self.scenario.job.shards) == shard;
+        ensure(own, "I4: a result is of the shard's keys", seen);
+        ensure(Some(row.end) <= after.watermark(), "I4: a window is emitted after its end", seen);
+        let window = (row.key.clone(), row.end);
+        let emitted = self.results.entry(window.clone()).or_default();
+        ensure(row.revision as usize == emitted.len(), "I4: revisions count up, each once", || {
+            format!("{row:?} after {emitted:?}")
+        });
+        let pane = (row.pane, row.revision);
+        ensure(!matches!(pane, (Pane::Final, 1..)), "I4: the final result is the first", seen);
+        if let Some(answer) = &self.answer {
+            let right = answer.get(&window).is_some_and(|values| oracle::same(&row.values, values));
+            ensure(right, "I4: a result is that of the batch", || format!("{row:?}, batch {:?}", answer.get(&window)));
+        }
+        emitted.push(row.clone());
+    }
+
+    /// I2 and I5: every record below the position is accounted for once.
+    fn check_positions(&self, shard: Shard, before: &ShardState, after: &ShardState) {
+        for (at, input) in after.inputs().iter().enumerate() {
+            let p = Partition(at as u32);
+            let seen = || format!("shard {shard}, partition {p}: {input:?}");
+            ensure(input.next >= next(before, p), "I2: positions only rise", seen);
+            ensure(input.next <= self.topic.log(p).end(), "I2: a position is not beyond the log", seen);
+            let covered = self.topic.log(p).covered(shard, input.next);
+            ensure(input.applied + input.dead == covered, "I5: covered = applied + dead-lettered", || {
+                format!("{}, {covered} records below it", seen())
+            });
+            let letters = self.shards[shard.0 as usize].dead.get(&p).copied().unwrap_or(0);
+            ensure(input.dead == letters, "I5: every dead-lettered record has its letter", || {
+                format!("{}, {letters} letters", seen())
+            });
+        }
+    }
+
+    /// I3: time has been reached in every partition that counts.
+    fn check_reached(&self, shard: Shard, after: &ShardState) {
+        let Some(watermark) = after.watermark() else { return };
+        if self.scenario.exact {
+            for (at, log) in self.topic.partitions.iter().enumerate() {
+                let p = Partition(at as u32);
+                let least = log.least_from(shard, next(after, p));
+                ensure(least.is_none_or(|least| least >= watermark), "I3: every record below W has arrived", || {
+                    format!("shard {shard} at {watermark} and {} of partition {p}: {least:?} is to come", next(after, p))
+                });
+            }
+        }
+        let holds = |announcement: &Announcement| {
+            announcement.watermark >= Some(watermark)
+                && (0..announcement.partitions).map(Partition).all(|p| {
+                    let excluded = announcement.excluded.iter().find(|(other, _)| *other == p);
+                    excluded.is_some_and(|(_, at)| next(after, p) >= *at)
+                        || self.watermark_at(p, next(after, p)) >= Some(watermark)
+                })
+        };
+        ensure(self.announced.iter().rev().any(holds), "I3: every partition that counts has reached W", || {
+            let positions: Vec<_> = after.inputs().iter().map(|input| input.next).collect();
+            format!("shard {shard} at {watermark}, positions {positions:?}")
+        });
+    }
+
+    /// The watermark that the partition can have at a position.
+    fn watermark_at(&self, partition: Partition, next: Offset) -> Watermark {
+        let delay = self.scenario.job.watermark.delay;
+        let records = self.topic.log(partition).largest_below(next).map(|largest| largest.minus(delay));
+        let raised = self.raised.get(&partition).into_iter().flatten();
+        raised.filter(|(at, _)| *at <= next).map(|(_, to)| Some(*to)).max().flatten().max(records)
+    }
+
+    /// Whether every record is covered and all windows up to the watermarks are out, as far as committed.
+    pub fn is_complete(&self) -> bool {
+        let least = self.final_watermark();
+        self.shards.iter().all(|account| {
+            let ends = self.topic.partitions.iter().enumerate();
+            account.state.watermark() >= least
+                && account.state.canonical().closing.is_none()
+                && ends.into_iter().all(|(p, log)| next(&account.state, Partition(p as u32)) >= log.end())
+        })
+    }
+
+    /// What every shard's watermark has to come to.
+    fn final_watermark(&self) -> Watermark {
+        let job = &self.scenario.job;
+        let largest = self.topic.partitions.iter().map(|log| log.largest_below(log.end())).max().flatten();
+        match job.watermark.on_quiet {
+            OnQuiet::Finish => largest.map(|largest| largest.plus(job.window.size)),
+            _ => largest.map(|largest| largest.minus(job.watermark.delay)),
+        }
+    }
+
+    /// What stands between the present and the end.
+    pub fn missing(&self) -> String {
+        let least = self.final_watermark();
+        let mut missing = String::new();
+        for (shard, account) in self.shards.iter().enumerate() {
+            let positions: Vec<_> = self
+                .topic
+                .partitions
+                .iter()
+                .enumerate()
+                .map(|(p, log)| format!("{}/{}", next(&account.state, Partition(p as u32)), log.end()))
+                .collect();
+            missing += &format!(
+                "shard {shard}: W {:?} of {least:?}, positions {positions:?}, closing {:?}; ",
+                account.state.watermark(),
+                account.state.canonical().closing
+            );
+        }
+        missing
+    }
+
+    /// I4 at the end: what is there equals the batch over the records that were not dead-lettered.
+    pub fn check_answer(&self) {
+        for record in self.topic.records().filter(|record| record.rejected.is_some()) {
+            ensure(self.letters.contains_key(&(record.partition, record.offset)), "I4: every reject is there", || {
+                format!("{record:?}")
+            });
+        }
+        let letter = |record: &Record| self.letters.get(&(record.partition, record.offset));
+        let kept = self.topic.records().filter(|r| letter(r).is_none_or(|l| l.reason == Reason::LatePartial));
+        let expected = oracle::batch(&self.scenario.job, kept, |record, end| {
+            letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))
+        });
+        for (window, rows) in &self.results {
+            let right = expected.get(window).is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&r.values, v)));
+            ensure(right, "I4: the last revision is that of the batch", || {
+                format!("{rows:?}, batch {:?}", expected.get(window))
+            });
+        }
+        for ((key, end), values) in &expected {
+            let shard = Shard::of(key, self.scenario.job.shards);
+            let over = Some(*end) <= self.state(shard).watermark();
+            let emitted = self.results.contains_key(&(key.clone(), *end));
+            ensure(emitted || !over, "I4: every window that is over is there", || {
+                format!("{} in the window that ends at {end}: {values:?}", String::from_utf8_lossy(key))
+            });
+        }
+    }
+}
+
+fn next(state: &ShardState, partition: Partition) -> Offset {
+    state.inputs().get(partition.0 as usize).map_or(Offset(0), |input| input.next)
+}
+
+/// Whether the letter says that its record is missing in the window that ends at `end`.
+fn misses(job: &JobSpec, letter: &DeadLetter, end: EventTime) -> bool {
+    letter.reason == Reason::LatePartial
+        && letter.missed.is_some_and(|(start, last)| start.plus(job.window.size) <= end && end <= last)
+}

@@ -1,0 +1,236 @@
+//! What a seed stands for: the job, the sizes and delays of the world, and which faults befall it.
+
+use std::sync::Arc;
+
+use tidegate_core::{
+    assignment::AssignmentConfig,
+    coordinator::WatermarkConfig,
+    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    pacing::Pace,
+    shard::Limits,
+    source::Timing,
+    time::Span,
+};
+
+use crate::dice::Dice;
+
+/// Times are in ms of the world's clock.
+#[derive(Debug)]
+pub struct Scenario {
+    pub job: Arc<JobSpec>,
+    /// Every record lies within the delay, no partition falls silent before its end: the answer is that of a batch.
+    pub exact: bool,
+    /// All records are there at the beginning.
+    pub backlog: bool,
+    /// Event time is about the time of arrival.
+    pub tied: bool,
+    /// Some records wait behind an open source transaction.
+    pub transactions: bool,
+    pub partitions: u32,
+    pub new_partitions: u32,
+    /// At most so many in each partition.
+    pub records: u64,
+    pub keys: u64,
+    pub appends_until: u64,
+    pub ingests: u32,
+    pub workers: u32,
+    pub limits: Limits,
+    pub pace: Pace,
+    pub timing: Timing,
+    pub watermark: WatermarkConfig,
+    pub assignment: AssignmentConfig,
+    /// How often the coordinator looks at the broker's metadata.
+    pub refresh: u64,
+    /// How often each process looks around.
+    pub tick: u64,
+    /// Messages take at most this long.
+    pub delay: u64,
+    /// Records in a batch of a reader.
+    pub batch: usize,
+    /// Bytes of frames that may be under way to a worker.
+    pub credit: u64,
+    /// Bytes in a record of the changelog.
+    pub chunk: usize,
+    /// The local store is written after so many commits.
+    pub store_every: u64,
+    pub faults: Faults,
+    /// Faults end here.
+    pub chaos_until: u64,
+}
+
+/// Which faults there are, and how often; chances are per mille.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Single faults spread over the chaos.
+    pub count: u64,
+    pub kinds: Vec<FaultKind>,
+    pub commit_request_lost: u64,
+    pub commit_answer_lost: u64,
+    pub commit_aborted: u64,
+    pub commit_delayed: u64,
+    pub admin_lost: u64,
+    pub store_damaged: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    CrashIngest,
+    CrashWorker,
+    CrashCoordinator,
+    SecondCoordinator,
+    PauseIngest,
+    PauseWorker,
+    PauseCoordinator,
+    CutLink,
+    CutWorkerOff,
+    CutIngestOff,
+    Rebalance,
+    RecreateGroup,
+    AddWorker,
+    DrainWorker,
+    AddIngest,
+}
+
+impl FaultKind {
+    pub const ALL: [Self; 15] = [
+        Self::CrashIngest,
+        Self::CrashWorker,
+        Self::CrashCoordinator,
+        Self::SecondCoordinator,
+        Self::PauseIngest,
+        Self::PauseWorker,
+        Self::PauseCoordinator,
+        Self::CutLink,
+        Self::CutWorkerOff,
+        Self::CutIngestOff,
+        Self::Rebalance,
+        Self::RecreateGroup,
+        Self::AddWorker,
+        Self::DrainWorker,
+        Self::AddIngest,
+    ];
+}
+
+impl Scenario {
+    pub fn generate(dice: &mut Dice) -> Self {
+        let exact = dice.chance(500);
+        let backlog = dice.chance(250);
+        let new_partitions = if backlog { 0 } else { dice.within(0, 2).saturating_sub(1) as u32 };
+        let tied = new_partitions > 0 || dice.chance(500);
+        let refresh = dice.within(60, 150);
+        let job = job(dice, refresh);
+        let report_interval = dice.within(60, 150);
+        let watermark = WatermarkConfig {
+            max_drift: dice.chance(200).then(|| Span(dice.signed(100, 2_000))),
+            report_interval_ms: report_interval,
+            coalesce_ms: dice.within(0, 20),
+            ..WatermarkConfig::of(&job)
+        };
+        let appends_until = dice.within(500, 4_000);
+        Self {
+            job: Arc::new(job),
+            exact,
+            backlog,
+            tied,
+            transactions: dice.chance(300),
+            partitions: dice.within(1, 5) as u32,
+            new_partitions,
+            records: *dice.pick(&[8, 30, 60]),
+            keys: dice.within(1, 12),
+            appends_until,
+            ingests: dice.within(1, 2) as u32,
+            workers: dice.within(1, 3) as u32,
+            limits: Limits {
+                commit_bytes: *dice.pick(&[400, 1_500, 1 << 20]),
+                snapshot_log_bytes: *dice.pick(&[300, 3_000, 1 << 20]),
+            },
+            pace: Pace {
+                commit_interval: dice.within(10, 100),
+                min_interval: dice.within(1, 25),
+                heartbeat: dice.within(100, 600),
+            },
+            timing: Timing { start_grace: dice.within(100, 500), report_interval },
+            watermark,
+            assignment: AssignmentConfig {
+                grace_ms: dice.within(100, 400),
+                settle_ms: dice.within(20, 100),
+                return_timeout_ms: dice.within(100, 900),
+            },
+            refresh,
+            tick: dice.within(5, 30),
+            delay: *dice.pick(&[3, 20, 80]),
+            batch: dice.within(1, 20) as usize,
+            credit: *dice.pick(&[300, 2_000, 100_000]),
+            chunk: *dice.pick(&[80, 300, 4_000]),
+            store_every: dice.within(1, 6),
+            faults: faults(dice),
+            chaos_until: dice.within(1_000, 4_000),
+        }
+    }
+
+    /// The longest time without a record in a partition that has not ended.
+    pub fn silence(&self, new: bool) -> u64 {
+        let idle = self.job.watermark.idle_timeout.0 as u64;
+        if self.exact {
+            // A new partition is not written to before it can have been discovered.
+            idle.saturating_sub(if new { self.refresh + 60 } else { 1 })
+        } else {
+            3 * idle
+        }
+    }
+}
+
+fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
+    let size = dice.signed(10, 900);
+    let step = match dice.within(0, 2) {
+        0 => size,
+        1 => (size / dice.signed(2, 5)).max(1),
+        _ => dice.signed((size / 6).max(1), size),
+    };
+    let columns: Vec<_> = (0..dice.within(0, 2))
+        .map(|at| ColumnSpec { pointer: format!("/v{at}"), scale: dice.within(0, 2) as u32 })
+        .collect();
+    let mut aggregates =
+        vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
+    let functions =
+        [AggregateFn::Count, AggregateFn::Sum, AggregateFn::Min, AggregateFn::Max, AggregateFn::Avg];
+    for column in 0..columns.len() {
+        for function in functions {
+            if dice.chance(600) {
+                aggregates.push(AggregateSpec { name: "a".into(), function, column: Some(column) });
+            }
+        }
+    }
+    JobSpec {
+        shards: dice.within(1, 6) as u32,
+        watermark: WatermarkSpec {
+            delay: Span(*dice.pick(&[0, 20, 150])),
+            idle_timeout: Span(dice.signed(refresh as i64 + 80, 600)),
+            on_quiet: *dice.pick(&[OnQuiet::Hold, OnQuiet::Finish, OnQuiet::Finish, OnQuiet::Advance]),
+            max_future_skew: None,
+            reanchor_after: dice.chance(300).then_some(3),
+        },
+        window: WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)) },
+        allowed_lateness: Span(*dice.pick(&[0, 0, 30, 400])),
+        columns,
+        aggregates,
+    }
+}
+
+fn faults(dice: &mut Dice) -> Faults {
+    if dice.chance(100) {
+        return Faults::default();
+    }
+    let kinds = FaultKind::ALL.into_iter().filter(|_| dice.chance(400)).collect();
+    let mut often = |most: u64| if dice.chance(400) { dice.within(0, most) } else { 0 };
+    Faults {
+        count: often(30),
+        kinds,
+        commit_request_lost: often(80),
+        commit_answer_lost: often(80),
+        commit_aborted: often(60),
+        commit_delayed: often(80),
+        admin_lost: often(150),
+        store_damaged: often(500),
+    }
+}

@@ -1,0 +1,565 @@
+//! A worker process: the shell around the [`ShardMachine`]s of the shards it owns.
+//!
+//! ```text
+//! Assign ─► Initialising ── epoch ──► Restoring ── log read ──► Owning ── released, fenced ──► gone
+//!                ▲                                                │
+//!                └────────── outcome not known committed ─────────┘
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidegate_core::{
+    announcement::{Announcement, AssignmentId},
+    assignment::{Registration, StreamId, WorkerId},
+    block::Block,
+    frame::{Frame, Rows, SessionId, ShardFrame},
+    pacing::{CommitPacer, Urgency},
+    shard::{Applied, Nack, ShardMachine},
+    source::{Opening, Want},
+    time::{Offset, Partition, Shard, Tick, Watermark},
+};
+
+use crate::{
+    changelog::CommitOutcome,
+    context::{CommitRequest, Context, Event, LinkId, Message, Process},
+    mutation::Mutation,
+    store::{Found, LocalStore, restore},
+    violation::ensure,
+};
+
+/// The stores of a worker's volume, by shard; they outlive the process.
+pub type Volume = BTreeMap<Shard, LocalStore>;
+
+#[derive(Debug)]
+pub struct Worker {
+    pub id: u64,
+    pub name: String,
+    coordinator: Option<LinkId>,
+    announced: Option<Announcement>,
+    pub shards: BTreeMap<Shard, Slot>,
+    feeds: BTreeMap<LinkId, Feed>,
+    pub draining: bool,
+}
+
+/// A stream of an ingest.
+#[derive(Debug)]
+struct Feed {
+    ingest: u64,
+    partitions: Vec<Partition>,
+    sessions: BTreeMap<SessionId, Opening>,
+}
+
+/// A shard that was assigned to this worker.
+#[derive(Debug)]
+pub struct Slot {
+    pub assignment: AssignmentId,
+    phase: Phase,
+    /// Names the request under way: answers to others are void.
+    attempt: u64,
+    since: u64,
+    releasing: bool,
+    /// W_s as last known committed.
+    committed: Watermark,
+    /// The incarnations after which this owner may go on: its own, and the one it took over from.
+    own: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Initialising,
+    Restoring,
+    Owning(Box<Owning>),
+}
+
+#[derive(Debug)]
+struct Owning {
+    machine: ShardMachine,
+    epoch: u64,
+    pacer: CommitPacer,
+    inbox: VecDeque<(LinkId, ShardFrame)>,
+    /// Credit of frames applied since the last commit was planned, and of those in the commit.
+    applied: BTreeMap<LinkId, u64>,
+    committing: Option<(Box<CommitRequest>, BTreeMap<LinkId, u64>)>,
+    retried: bool,
+    /// Committed blocks that the local store has not taken in.
+    unstored: Vec<Block>,
+}
+
+/// An answer that takes longer is taken for lost.
+const PATIENCE: u64 = 300;
+
+impl Worker {
+    pub fn new(id: u64, name: String) -> Self {
+        Self {
+            id,
+            name,
+            coordinator: None,
+            announced: None,
+            shards: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            draining: false,
+        }
+    }
+
+    const fn process(&self) -> Process {
+        Process::Worker(self.id)
+    }
+
+    pub fn tick(&mut self, coordinator: Option<u64>, ctx: &mut Context) {
+        if self.coordinator.is_none()
+            && let Some(link) = coordinator.and_then(|c| ctx.connect(self.process(), Process::Coordinator(c)))
+        {
+            self.coordinator = Some(link);
+            self.say_hello(link, ctx);
+        }
+        let shards: Vec<_> = self.shards.keys().copied().collect();
+        for shard in shards {
+            let Some(slot) = self.shards.get_mut(&shard) else { continue };
+            let waits = matches!(slot.phase, Phase::Initialising | Phase::Restoring);
+            if waits && ctx.now > slot.since + PATIENCE {
+                self.initialise(shard, ctx);
+            }
+            self.pump(shard, ctx);
+        }
+    }
+
+    fn say_hello(&self, link: LinkId, ctx: &mut Context) {
+        let registration = Registration {
+            worker: WorkerId(self.name.clone()),
+            stream: StreamId(link.0),
+            address: self.id.to_string(),
+            incarnation: self.id,
+            claims: self.shards.iter().map(|(shard, slot)| (*shard, slot.assignment)).collect(),
+        };
+        let committed = self.shards.values().map(|slot| slot.committed).max().flatten();
+        let hello = Box::new((registration, committed, self.announced.clone()));
+        ctx.send(link, self.process(), Message::WorkerHello(hello));
+        if self.draining {
+            ctx.send(link, self.process(), Message::Draining);
+        }
+    }
+
+    fn tell_coordinator(&self, message: Message, ctx: &mut Context) {
+        if let Some(link) = self.coordinator {
+            ctx.send(link, self.process(), message);
+        }
+    }
+
+    pub fn drain(&mut self, ctx: &mut Context) {
+        self.draining = true;
+        self.tell_coordinator(Message::Draining, ctx);
+    }
+
+    pub fn down(&mut self, link: LinkId) {
+        if self.coordinator == Some(link) {
+            self.coordinator = None;
+        }
+        self.feeds.remove(&link);
+    }
+
+    pub fn receive(&mut self, link: LinkId, from: Process, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Assign(shard, assignment) => self.assign(shard, assignment, ctx),
+            Message::Release(shard, assignment) => self.release(shard, assignment, ctx),
+            Message::Announcement(announcement) => self.announce(announcement, ctx),
+            Message::Ask(partitions) => {
+                let Process::Ingest(ingest) = from else { return };
+                let feed = Feed { ingest, partitions, sessions: BTreeMap::new() };
+                let feed = match self.feeds.remove(&link) {
+                    Some(known) => Feed { sessions: known.sessions, ..feed },
+                    None => feed,
+                };
+                self.feeds.insert(link, feed);
+                let shards: Vec<_> = self.shards.keys().copied().collect();
+                self.send_wants(link, &shards, ctx);
+            }
+            Message::Open(opening) => {
+                if let Some(feed) = self.feeds.get_mut(&link) {
+                    feed.sessions.insert(opening.session, opening);
+                }
+            }
+            Message::Frames(frames) => {
+                for frame in frames {
+                    self.take_frame(link, frame, ctx);
+                }
+                let shards: Vec<_> = self.shards.keys().copied().collect();
+                shards.into_iter().for_each(|shard| self.pump(shard, ctx));
+            }
+            _ => {}
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement, ctx: &mut Context) {
+        if self.announced.as_ref().is_none_or(|known| announcement.newer_than(known)) {
+            self.announced = Some(announcement.clone());
+        }
+        let shards: Vec<_> = self.shards.keys().copied().collect();
+        for shard in shards {
+            if let Some(Phase::Owning(owning)) = self.shards.get_mut(&shard).map(|slot| &mut slot.phase) {
+                owning.machine.announce(&mutated(&announcement, ctx));
+                self.pump(shard, ctx);
+            }
+        }
+    }
+
+    fn assign(&mut self, shard: Shard, assignment: AssignmentId, ctx: &mut Context) {
+        if self.shards.get(&shard).is_some_and(|slot| slot.assignment >= assignment) {
+            return;
+        }
+        self.drop_shard(shard, ctx);
+        let slot = Slot {
+            assignment,
+            phase: Phase::Initialising,
+            attempt: 0,
+            since: 0,
+            releasing: false,
+            committed: None,
+            own: Vec::new(),
+        };
+        self.shards.insert(shard, slot);
+        self.initialise(shard, ctx);
+    }
+
+    fn release(&mut self, shard: Shard, assignment: AssignmentId, ctx: &mut Context) {
+        match self.shards.get_mut(&shard) {
+            // Void: this worker has it by another one.
+            Some(slot) if slot.assignment != assignment => {}
+            Some(slot) if matches!(slot.phase, Phase::Owning(_)) => {
+                slot.releasing = true;
+                self.pump(shard, ctx);
+            }
+            Some(_) => self.leave(shard, ctx),
+            None => self.tell_coordinator(Message::Released(shard, assignment), ctx),
+        }
+    }
+
+    fn leave(&mut self, shard: Shard, ctx: &mut Context) {
+        if let Some(assignment) = self.drop_shard(shard, ctx) {
+            self.tell_coordinator(Message::Released(shard, assignment), ctx);
+        }
+    }
+
+    /// Fenced, or not the owner any more: asks for assignment again.
+    fn stand_down(&mut self, shard: Shard, ctx: &mut Context) {
+        ctx.note(|| format!("worker {} stands down from shard {shard}", self.id));
+        if let Some(assignment) = self.drop_shard(shard, ctx) {
+            self.tell_coordinator(Message::Fenced(shard, assignment), ctx);
+        }
+    }
+
+    fn drop_shard(&mut self, shard: Shard, ctx: &mut Context) -> Option<AssignmentId> {
+        let slot = self.shards.remove(&shard)?;
+        self.forget(slot.phase, ctx);
+        Some(slot.assignment)
+    }
+
+    /// Gives back the credit of what is dropped with a machine.
+    fn forget(&self, phase: Phase, ctx: &mut Context) {
+        let Phase::Owning(owning) = phase else { return };
+        let Owning { inbox, applied, committing, .. } = *owning;
+        for (link, frame) in inbox {
+            self.credit(link, frame.rows.bytes() as u64, ctx);
+        }
+        let committing = committing.into_iter().flat_map(|(_, credit)| credit);
+        for (link, bytes) in applied.into_iter().chain(committing) {
+            self.credit(link, bytes, ctx);
+        }
+    }
+
+    fn credit(&self, link: LinkId, bytes: u64, ctx: &mut Context) {
+        if bytes > 0 && self.feeds.contains_key(&link) {
+            ctx.send(link, self.process(), Message::Credit(bytes));
+        }
+    }
+
+    /// Takes the shard's transactional id, or takes it again after an outcome that is not known: drops all state.
+    fn initialise(&mut self, shard: Shard, ctx: &mut Context) {
+        let attempt = ctx.number();
+        let Some(slot) = self.shards.get_mut(&shard) else { return };
+        (slot.attempt, slot.since) = (attempt, ctx.now);
+        let phase = std::mem::replace(&mut slot.phase, Phase::Initialising);
+        self.forget(phase, ctx);
+        let latency = ctx.latency();
+        ctx.note(|| format!("worker {} initialises shard {shard}", self.id));
+        ctx.after(latency, Event::Init { by: self.process(), shard, attempt });
+    }
+
+    pub fn initialised(&mut self, shard: Shard, attempt: u64, epoch: u64, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        slot.phase = Phase::Restoring;
+        let latency = ctx.latency();
+        ctx.after(latency, Event::Restored { worker: self.id, shard, attempt, epoch });
+    }
+
+    /// The changelog has been read: takes the shard over, or stands down.
+    pub fn restored(&mut self, shard: Shard, attempt: u64, epoch: u64, volume: &mut Volume, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        let log = ctx.changelog.blocks(shard);
+        let believes = ctx.is_mutated(Mutation::StoreIsBelieved);
+        let (state, found) = restore(&ctx.scenario.job, volume.get(&shard), &log, believes);
+        ctx.note(|| format!("worker {} restored shard {shard} at {:?}: {found:?}", self.id, state.identity()));
+        ensure(state.canonical() == ctx.ledger.state(shard).canonical(), "rebuild = owner", || {
+            format!("shard {shard}: a restore ({found:?}) gives {:?}", state.canonical())
+        });
+        if found != Found::Store {
+            volume.remove(&shard);
+        }
+        let (by, _) = state.identity();
+        let other = !slot.own.is_empty() && !slot.own.contains(&by);
+        if other && !ctx.is_mutated(Mutation::GoesOnAfterAnother) {
+            return self.stand_down(shard, ctx);
+        }
+        let incarnation = ctx.dice.bits();
+        slot.own.extend([by, incarnation]);
+        slot.committed = state.watermark();
+        let (spec, limits) = (&ctx.scenario.job, ctx.scenario.limits);
+        let taken = ShardMachine::take_over(shard, spec, limits, state, incarnation, slot.assignment);
+        let Some(mut machine) = taken else { return self.stand_down(shard, ctx) };
+        if let Some(announced) = &self.announced {
+            machine.announce(&mutated(announced, ctx));
+        }
+        let unstored = match volume.get(&shard) {
+            Some(store) => log.into_iter().map(|(_, b)| b).filter(|b| b.sequence > store.head.sequence).collect(),
+            None => log.into_iter().map(|(_, block)| block).collect(),
+        };
+        slot.phase = Phase::Owning(Box::new(Owning {
+            machine,
+            epoch,
+            pacer: CommitPacer::new(ctx.scenario.pace, Tick(ctx.now)),
+            inbox: VecDeque::new(),
+            applied: BTreeMap::new(),
+            committing: None,
+            retried: false,
+            unstored,
+        }));
+        let committed = slot.committed;
+        if slot.releasing {
+            return self.leave(shard, ctx);
+        }
+        self.tell_coordinator(Message::Ready(shard, committed), ctx);
+        let links: Vec<_> = self.feeds.keys().copied().collect();
+        links.into_iter().for_each(|link| self.send_wants(link, &[shard], ctx));
+        self.pump(shard, ctx);
+    }
+
+    fn send_wants(&self, link: LinkId, shards: &[Shard], ctx: &mut Context) {
+        let Some(feed) = self.feeds.get(&link) else { return };
+        let mut wants = Vec::new();
+        for shard in shards {
+            for partition in &feed.partitions {
+                wants.extend(self.want(*shard, *partition, None).map(|want| (*partition, want)));
+            }
+        }
+        if !wants.is_empty() {
+            ctx.send(link, self.process(), Message::Wants(wants));
+        }
+    }
+
+    fn want(&self, shard: Shard, partition: Partition, nack: Option<Nack>) -> Option<Want> {
+        let slot = self.shards.get(&shard).filter(|slot| !slot.releasing)?;
+        let Phase::Owning(owning) = &slot.phase else { return None };
+        let input = owning.machine.input(partition);
+        Some(Want {
+            shard,
+            assignment: slot.assignment,
+            next: nack.map_or(input.next, |nack| nack.next),
+            in_band: input.watermark,
+            watermark: owning.machine.state().watermark(),
+            payloads: nack.is_some_and(|nack| nack.payloads),
+        })
+    }
+
+    /// Hands a frame's rows to the shards of its session.
+    fn take_frame(&mut self, link: LinkId, frame: Frame, ctx: &mut Context) {
+        let Some(feed) = self.feeds.get(&link) else { return };
+        let Some(opening) = feed.sessions.get(&frame.session) else { return };
+        let session = (feed.ingest, frame.session);
+        let mut rows: BTreeMap<Shard, Rows> = frame.rows.into_iter().collect();
+        let mut dropped = 0;
+        for shard in &opening.shards {
+            let columns = ctx.scenario.job.columns.len();
+            let rows = rows.remove(shard).unwrap_or_else(|| Rows::new(columns));
+            let cost = rows.bytes() as u64;
+            let slot = self.shards.get_mut(shard).filter(|slot| !slot.releasing);
+            let Some(Phase::Owning(owning)) = slot.map(|slot| &mut slot.phase) else {
+                dropped += cost;
+                continue;
+            };
+            let (from, to, partition) = (frame.from, frame.to, frame.partition);
+            let watermark = if ctx.is_mutated(Mutation::AnnouncementsAlone) {
+                self.announced.as_ref().and_then(|announced| announced.watermark).max(frame.watermark)
+            } else {
+                frame.watermark
+            };
+            let frame = ShardFrame { session, partition, from, to, watermark, rows };
+            owning.inbox.push_back((link, frame));
+        }
+        debug_assert!(rows.is_empty(), "a frame brings rows of its session's shards only");
+        self.credit(link, dropped, ctx);
+    }
+
+    /// Applies what can be applied, commits what is due, leaves when there is nothing left to commit.
+    fn pump(&mut self, shard: Shard, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard) else { return };
+        let Phase::Owning(owning) = &mut slot.phase else { return };
+        let mut nacks = Vec::new();
+        let mut credits: BTreeMap<LinkId, u64> = BTreeMap::new();
+        while slot.releasing || owning.machine.takes_frames() {
+            let Some((link, mut frame)) = owning.inbox.pop_front() else { break };
+            let cost = frame.rows.bytes() as u64;
+            if slot.releasing {
+                *credits.entry(link).or_default() += cost;
+                continue;
+            }
+            if ctx.mutation == Some(Mutation::GapsAreCovered) {
+                cover_gap(&owning.machine, &mut frame);
+            }
+            match owning.machine.apply(&frame) {
+                Applied::Covered => *owning.applied.entry(link).or_default() += cost,
+                Applied::Known | Applied::Stale => *credits.entry(link).or_default() += cost,
+                Applied::Refused(nack) => {
+                    *credits.entry(link).or_default() += cost;
+                    nacks.push((link, nack));
+                }
+            }
+        }
+        let (machine, releasing) = (&owning.machine, slot.releasing);
+        let urgency = match () {
+            () if machine.has_output() => Urgency::Output,
+            () if machine.is_dirty() => Urgency::Dirty,
+            () if machine.has_moved() => Urgency::Moved,
+            () => Urgency::Nothing,
+        };
+        let due = owning.pacer.due(urgency).is_some_and(|due| due.0 <= ctx.now);
+        let empty = urgency == Urgency::Nothing && !machine.is_committing();
+        for (link, bytes) in credits {
+            self.credit(link, bytes, ctx);
+        }
+        for (link, nack) in nacks {
+            ctx.note(|| format!("worker {} shard {shard} refuses: {nack:?}", self.id));
+            let want = self.want(shard, nack.partition, Some(nack));
+            if let Some(want) = want.filter(|_| !ctx.is_mutated(Mutation::NacksAreLost)) {
+                ctx.send(link, self.process(), Message::Wants(vec![(nack.partition, want)]));
+            }
+        }
+        if releasing && empty {
+            self.leave(shard, ctx);
+        } else if due || (releasing && urgency != Urgency::Nothing) {
+            self.commit(shard, ctx);
+        }
+    }
+
+    fn commit(&mut self, shard: Shard, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard) else { return };
+        let Phase::Owning(owning) = &mut slot.phase else { return };
+        let Some(commit) = owning.machine.plan() else { return };
+        owning.pacer.begin(Tick(ctx.now));
+        let attempt = ctx.number();
+        slot.attempt = attempt;
+        let owner = owning.machine.state().canonical();
+        let request =
+            Box::new(CommitRequest { worker: self.id, shard, attempt, epoch: owning.epoch, commit, owner });
+        owning.committing = Some((request.clone(), std::mem::take(&mut owning.applied)));
+        owning.retried = false;
+        send_commit(request, ctx);
+    }
+
+    pub fn commit_answered(&mut self, shard: Shard, attempt: u64, outcome: CommitOutcome, volume: &mut Volume, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        let Phase::Owning(owning) = &mut slot.phase else { return };
+        match outcome {
+            CommitOutcome::Fenced => self.stand_down(shard, ctx),
+            CommitOutcome::Aborted => self.initialise(shard, ctx),
+            CommitOutcome::Committed(offset) => {
+                let Some((request, credit)) = owning.committing.take() else { return };
+                let block = request.commit.block;
+                owning.pacer.committed(Tick(ctx.now));
+                let committed = owning.machine.committed(block.sequence, offset);
+                slot.committed = block.scalars.watermark;
+                owning.unstored.push(block);
+                if owning.unstored.len() as u64 >= ctx.scenario.store_every {
+                    let blocks = std::mem::take(&mut owning.unstored);
+                    match volume.get_mut(&shard) {
+                        Some(store) => blocks.iter().for_each(|block| store.apply(&ctx.scenario.job, block)),
+                        None => drop(volume.insert(shard, LocalStore::new(&ctx.scenario.job, &blocks))),
+                    }
+                }
+                if let Some(before) = committed.truncate_before {
+                    let latency = ctx.latency();
+                    ctx.after(latency, Event::Truncate { shard, before });
+                }
+                for (link, bytes) in credit {
+                    self.credit(link, bytes, ctx);
+                }
+                let positions: Vec<_> = committed.positions.into_iter().map(|(p, next)| (shard, p, next)).collect();
+                for link in self.feeds.keys() {
+                    ctx.send(*link, self.process(), Message::Committed(positions.clone()));
+                }
+                self.pump(shard, ctx);
+            }
+        }
+    }
+
+    /// No answer in time: retry, and if that does not resolve it, take the shard anew and read what became of it.
+    pub fn commit_overdue(&mut self, shard: Shard, attempt: u64, ctx: &mut Context) {
+        let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        let Phase::Owning(owning) = &mut slot.phase else { return };
+        let Some((request, _)) = &owning.committing else { return };
+        if !owning.retried && ctx.dice.chance(500) {
+            owning.retried = true;
+            let request = request.clone();
+            return send_commit(request, ctx);
+        }
+        ctx.note(|| format!("worker {} does not know what became of its commit of shard {shard}", self.id));
+        if ctx.is_mutated(Mutation::UnknownIsCommitted) {
+            let answered = Event::CommitAnswered {
+                worker: self.id,
+                shard,
+                attempt,
+                outcome: CommitOutcome::Committed(Offset(0)),
+            };
+            return ctx.after(0, answered);
+        }
+        self.initialise(shard, ctx);
+    }
+
+    /// Bytes of frames that wait, by stream (I7).
+    pub fn waiting(&self) -> u64 {
+        let inbox = |slot: &Slot| match &slot.phase {
+            Phase::Owning(owning) => owning.inbox.iter().map(|(_, frame)| frame.rows.bytes() as u64).sum(),
+            Phase::Initialising | Phase::Restoring => 0,
+        };
+        self.shards.values().map(inbox).sum()
+    }
+}
+
+fn send_commit(request: Box<CommitRequest>, ctx: &mut Context) {
+    let (worker, shard, attempt) = (request.worker, request.shard, request.attempt);
+    ctx.after(PATIENCE, Event::CommitOverdue { worker, shard, attempt });
+    if ctx.dice.chance(ctx.faults.commit_request_lost) {
+        return;
+    }
+    let latency = ctx.latency();
+    let delayed = if ctx.dice.chance(ctx.faults.commit_delayed) { ctx.dice.within(0, 1_500) } else { 0 };
+    ctx.after(latency + delayed, Event::Commit(request));
+}
+
+/// The announcement as a broken rule would have it.
+fn mutated(announcement: &Announcement, ctx: &Context) -> Announcement {
+    let mut announcement = announcement.clone();
+    if ctx.is_mutated(Mutation::ExclusionWithoutPosition) {
+        announcement.excluded.iter_mut().for_each(|(_, at)| *at = Offset(0));
+    }
+    announcement
+}
+
+/// Moves a frame's beginning so that nothing seems to be missing.
+fn cover_gap(machine: &ShardMachine, frame: &mut ShardFrame) {
+    let next = machine.input(frame.partition).next;
+    if frame.from > next {
+        let gap = (frame.from.0 - next.0) as u32;
+        frame.rows.offsets.iter_mut().for_each(|delta| *delta += gap);
+        frame.rows.rejects.iter_mut().for_each(|reject| reject.offset_delta += gap);
+        frame.from = next;
+    }
+}

@@ -1,0 +1,420 @@
+//! One run: all processes, the group, the brokers' answers, the faults, and how it ends.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use tidegate_core::{source::LaneKind, time::{Partition, Shard}};
+
+use crate::{
+    changelog::CommitOutcome,
+    context::{CommitRequest, Context, Event, Process, Role},
+    coordinator::Coordinator,
+    dice::Dice,
+    group::Group,
+    ingest::Ingest,
+    mutation::Mutation,
+    scenario::{Faults, Scenario},
+    topic::Topic,
+    violation::{ensure, violated},
+    worker::{Volume, Worker},
+};
+
+#[derive(Debug)]
+pub struct World {
+    pub ctx: Context,
+    pub ingests: BTreeMap<u64, Ingest>,
+    pub workers: BTreeMap<u64, Worker>,
+    pub coordinators: BTreeMap<u64, Coordinator>,
+    pub group: Group,
+    /// What the local stores of live workers hold, and of dead ones, by name.
+    volumes: BTreeMap<u64, Volume>,
+    abandoned: BTreeMap<String, Volume>,
+    /// Processes that do nothing until then.
+    pub paused: BTreeMap<Process, u64>,
+    /// The processes that are to be there in the end.
+    terms: u64,
+    ended: bool,
+}
+
+/// After the last fault everything is out within this many ms.
+const SETTLES_WITHIN: u64 = 20_000;
+/// A run has fewer events.
+const MOST_EVENTS: u64 = 3_000_000;
+
+impl World {
+    pub fn new(seed: u64, mutation: Option<Mutation>, traced: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let scenario = Scenario::generate(&mut dice);
+        Self::of(scenario, dice, mutation, traced)
+    }
+
+    pub fn of(scenario: Scenario, mut dice: Dice, mutation: Option<Mutation>, traced: bool) -> Self {
+        let topic = Rc::new(Topic::generate(&scenario, &mut dice));
+        let ctx = Context::new(Rc::new(scenario), topic, dice, mutation, traced);
+        let mut world = Self {
+            ctx,
+            ingests: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+            group: Group::default(),
+            volumes: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            terms: 0,
+            ended: false,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let scenario = Rc::clone(&self.ctx.scenario);
+        self.start_soon(Role::Coordinator);
+        (0..scenario.ingests).for_each(|_| self.start_soon(Role::Ingest));
+        (0..scenario.workers).for_each(|worker| self.start_soon(Role::Worker(format!("w{worker}"))));
+        for log in &Rc::clone(&self.ctx.topic).partitions {
+            if log.created > 0 {
+                let noticed = self.ctx.dice.within(0, scenario.refresh);
+                self.ctx.after(log.created + noticed, Event::Rebalance { recreated: false });
+            }
+        }
+        for _ in 0..scenario.faults.count {
+            if scenario.faults.kinds.is_empty() {
+                break;
+            }
+            let at = self.ctx.dice.within(0, scenario.chaos_until);
+            let kind = *self.ctx.dice.pick(&scenario.faults.kinds);
+            self.ctx.after(at, Event::Fault(kind));
+        }
+        self.ctx.after(scenario.chaos_until, Event::Heal);
+    }
+
+    fn start_soon(&mut self, role: Role) {
+        let after = self.ctx.dice.within(0, 60);
+        self.ctx.after(after, Event::Start(role));
+    }
+
+    /// Lets everything happen until the run is complete.
+    pub fn run(&mut self) {
+        while !self.ended {
+            let Some(event) = self.ctx.next() else { violated("quiescence", "nothing happens any more".into()) };
+            ensure(self.ctx.events < MOST_EVENTS, "quiescence", || self.unfinished());
+            self.handle(event);
+        }
+        self.ctx.ledger.check_answer();
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Some((process, until)) = self.sleeper(&event) {
+            debug_assert!(until > self.ctx.now, "{process:?} sleeps");
+            return self.ctx.after(until - self.ctx.now, event);
+        }
+        let Self { ctx, ingests, workers, coordinators, volumes, .. } = self;
+        match event {
+            Event::Deliver { link, to, message } => {
+                let Some(receiver) = ctx.receives(link, to) else { return };
+                let Some(from) = ctx.links.get(&link).map(|link| link.ends[1 - to]) else { return };
+                match receiver {
+                    Process::Ingest(id) => {
+                        if let Some(ingest) = ingests.get_mut(&id) {
+                            ingest.receive(link, message, ctx);
+                        }
+                    }
+                    Process::Worker(id) => {
+                        if let Some(worker) = workers.get_mut(&id) {
+                            worker.receive(link, from, message, ctx);
+                        }
+                    }
+                    Process::Coordinator(id) => {
+                        if let Some(coordinator) = coordinators.get_mut(&id) {
+                            coordinator.receive(link, from, message, ctx);
+                        }
+                    }
+                }
+            }
+            Event::Down { link, at } => match ctx.down(link, at) {
+                Some(Process::Ingest(id)) => {
+                    if let Some(ingest) = ingests.get_mut(&id) {
+                        ingest.down(link, ctx);
+                    }
+                }
+                Some(Process::Worker(id)) => {
+                    if let Some(worker) = workers.get_mut(&id) {
+                        worker.down(link);
+                    }
+                }
+                Some(Process::Coordinator(id)) => {
+                    if let Some(coordinator) = coordinators.get_mut(&id) {
+                        coordinator.down(link, ctx);
+                    }
+                }
+                None => {}
+            },
+            Event::Tick(process) => self.tick(process),
+            Event::Read { ingest, partition, lane, reading } => {
+                if let Some(ingest) = ingests.get_mut(&ingest) {
+                    ingest.read(partition, lane, reading, ctx);
+                }
+            }
+            Event::EndAsked { ingest, partition } => {
+                if !ctx.dice.chance(ctx.faults.admin_lost) {
+                    let log = ctx.topic.log(partition);
+                    let (stable, high) = (log.stable(ctx.now), log.high(ctx.now));
+                    let latency = ctx.latency();
+                    ctx.after(latency, Event::EndAnswered { ingest, partition, stable, high });
+                }
+            }
+            Event::EndAnswered { ingest, partition, stable, high } => {
+                if let Some(ingest) = ingests.get_mut(&ingest) {
+                    ingest.end_answered(partition, stable, high, ctx);
+                }
+            }
+            Event::Assigned { ingest, generation, partitions } => {
+                if let Some(ingest) = ingests.get_mut(&ingest) {
+                    ctx.note(|| format!("group generation {generation}: {partitions:?}"));
+                    ingest.assigned(generation, &partitions, ctx);
+                }
+            }
+            Event::Rebalance { recreated } => self.group.rebalance(recreated, ctx),
+            Event::Init { by, shard, attempt } => {
+                let epoch = ctx.changelog.init(shard);
+                if !ctx.dice.chance(ctx.faults.admin_lost) {
+                    let latency = ctx.latency();
+                    ctx.after(latency, Event::InitAnswered { by, shard, attempt, epoch });
+                }
+            }
+            Event::InitAnswered { by: Process::Worker(id), shard, attempt, epoch } => {
+                if let Some(worker) = workers.get_mut(&id) {
+                    worker.initialised(shard, attempt, epoch, ctx);
+                }
+            }
+            Event::InitAnswered { by: Process::Coordinator(id), shard, attempt, .. } => {
+                if let Some(coordinator) = coordinators.get_mut(&id) {
+                    coordinator.fenced(shard, attempt, ctx);
+                }
+            }
+            Event::InitAnswered { by: Process::Ingest(_), .. } => {}
+            Event::Restored { worker, shard, attempt, epoch } => {
+                if let (Some(worker), Some(volume)) = (workers.get_mut(&worker), volumes.get_mut(&worker)) {
+                    worker.restored(shard, attempt, epoch, volume, ctx);
+                }
+            }
+            Event::Commit(request) => commit(&request, ctx),
+            Event::CommitAnswered { worker, shard, attempt, outcome } => {
+                if let (Some(worker), Some(volume)) = (workers.get_mut(&worker), volumes.get_mut(&worker)) {
+                    worker.commit_answered(shard, attempt, outcome, volume, ctx);
+                }
+            }
+            Event::CommitOverdue { worker, shard, attempt } => {
+                if let Some(worker) = workers.get_mut(&worker) {
+                    worker.commit_overdue(shard, attempt, ctx);
+                }
+            }
+            Event::Truncate { shard, before } => ctx.changelog.truncate(shard, before),
+            Event::Fault(kind) => self.befall(kind),
+            Event::Start(role) => self.start(role),
+            Event::Heal => self.heal(),
+            Event::Settled => self.settled(),
+        }
+    }
+
+    /// The process that an event is for, if it is paused.
+    fn sleeper(&self, event: &Event) -> Option<(Process, u64)> {
+        let process = match event {
+            Event::Deliver { link, to, .. } | Event::Down { link, at: to } => self.ctx.links.get(link)?.ends[*to],
+            Event::Tick(process) | Event::InitAnswered { by: process, .. } => *process,
+            Event::Read { ingest, .. } | Event::EndAnswered { ingest, .. } | Event::Assigned { ingest, .. } => {
+                Process::Ingest(*ingest)
+            }
+            Event::Restored { worker, .. }
+            | Event::CommitAnswered { worker, .. }
+            | Event::CommitOverdue { worker, .. } => Process::Worker(*worker),
+            _ => return None,
+        };
+        let until = self.paused.get(&process).copied().filter(|until| *until > self.ctx.now)?;
+        Some((process, until))
+    }
+
+    /// Where processes find the coordinator: the one that last wrote its leader record.
+    fn leader(&self) -> Option<u64> {
+        self.coordinators.keys().next_back().copied()
+    }
+
+    fn tick(&mut self, process: Process) {
+        let leader = self.leader();
+        let ctx = &mut self.ctx;
+        match process {
+            Process::Ingest(id) => {
+                let Some(ingest) = self.ingests.get_mut(&id) else { return };
+                ingest.tick(leader, ctx);
+            }
+            Process::Worker(id) => {
+                let Some(worker) = self.workers.get_mut(&id) else { return };
+                worker.tick(leader, ctx);
+                let bound = bound_of_inbox(ctx) * self.ingests.len().max(1) as u64;
+                ensure(worker.waiting() <= bound, "I7: what waits at a worker is bounded by credit", || {
+                    format!("{} bytes wait", worker.waiting())
+                });
+                if worker.draining && worker.shards.is_empty() && self.workers.len() > 1 {
+                    return self.stop_worker(id);
+                }
+            }
+            Process::Coordinator(id) => {
+                let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+                coordinator.tick(ctx);
+                if coordinator.is_deposed(ctx.now) {
+                    return self.stop_coordinator(id);
+                }
+            }
+        }
+        let tick = self.ctx.scenario.tick;
+        self.ctx.after(tick, Event::Tick(process));
+    }
+
+    pub fn start(&mut self, role: Role) {
+        let ctx = &mut self.ctx;
+        let id = ctx.number();
+        let process = match role {
+            Role::Ingest => {
+                self.ingests.insert(id, Ingest::new(id));
+                self.group.join(id);
+                ctx.after(0, Event::Rebalance { recreated: false });
+                Process::Ingest(id)
+            }
+            Role::Worker(name) => {
+                self.volumes.insert(id, self.abandoned.remove(&name).unwrap_or_default());
+                self.workers.insert(id, Worker::new(id, name));
+                Process::Worker(id)
+            }
+            Role::Coordinator => {
+                self.terms += ctx.dice.within(1, 5);
+                for other in self.coordinators.values_mut() {
+                    let noticed = ctx.dice.within(0, 800);
+                    other.deposed_at.get_or_insert(ctx.now + noticed);
+                }
+                self.coordinators.insert(id, Coordinator::new(id, self.terms, ctx));
+                Process::Coordinator(id)
+            }
+        };
+        ctx.note(|| format!("{process:?} starts"));
+        ctx.live.insert(process);
+        ctx.after(0, Event::Tick(process));
+    }
+
+    pub fn stop_ingest(&mut self, id: u64) {
+        self.ingests.remove(&id);
+        self.group.leave(id);
+        self.ctx.gone(Process::Ingest(id));
+    }
+
+    pub fn stop_worker(&mut self, id: u64) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        self.ctx.gone(Process::Worker(id));
+        self.abandoned.insert(worker.name, self.volumes.remove(&id).unwrap_or_default());
+    }
+
+    pub fn stop_coordinator(&mut self, id: u64) {
+        self.coordinators.remove(&id);
+        self.ctx.gone(Process::Coordinator(id));
+    }
+
+    /// A dead worker's volume, for faults.
+    pub fn abandoned(&mut self, name: &str) -> Option<&mut Volume> {
+        self.abandoned.get_mut(name)
+    }
+
+    fn heal(&mut self) {
+        self.ctx.note(|| "all faults end".to_owned());
+        self.ctx.faults = Faults::default();
+        self.ctx.cut.clear();
+        self.ctx.cut_off.clear();
+        self.paused.clear();
+        self.group.heal(self.ingests.keys().copied());
+        if self.ingests.is_empty() {
+            self.start(Role::Ingest);
+        }
+        if self.coordinators.values().all(|coordinator| coordinator.deposed_at.is_some()) {
+            self.start(Role::Coordinator);
+        }
+        if self.workers.is_empty() {
+            self.start(Role::Worker("w0".to_owned()));
+        }
+        self.ctx.after(0, Event::Rebalance { recreated: false });
+        self.ctx.after(0, Event::Settled);
+    }
+
+    fn settled(&mut self) {
+        let begins = self.ctx.scenario.chaos_until.max(self.ctx.topic.complete_at());
+        if self.ctx.now >= begins && self.ctx.ledger.is_complete() {
+            self.ended = true;
+            return;
+        }
+        ensure(self.ctx.now < begins + SETTLES_WITHIN, "quiescence", || self.unfinished());
+        self.ctx.after(50, Event::Settled);
+    }
+
+    fn unfinished(&self) -> String {
+        let mut seen = self.ctx.ledger.missing();
+        for coordinator in self.coordinators.values() {
+            seen += &coordinator.explain();
+        }
+        for (id, ingest) in &self.ingests {
+            for (partition, reading) in &ingest.partitions {
+                let position = |lane: LaneKind| match lane {
+                    LaneKind::Main => reading.source.main().map(|lane| lane.position()),
+                    LaneKind::CatchUp => reading.source.catch_up().map(|lane| lane.position()),
+                };
+                seen += &format!(
+                    "; ingest {id} p{partition} main {:?} catch-up {:?} {:?}",
+                    position(LaneKind::Main),
+                    position(LaneKind::CatchUp),
+                    reading.source.state()
+                );
+            }
+        }
+        seen
+    }
+}
+
+/// Bytes of frames that may wait at a worker for each ingest: the credit, and what was read before it was noticed used up.
+fn bound_of_inbox(ctx: &Context) -> u64 {
+    let batch = ctx.scenario.batch as u64 * 400;
+    ctx.scenario.credit + batch * 2 * u64::from(ctx.topic.partitions.len() as u32)
+}
+
+/// A transaction reaches the broker.
+fn commit(request: &CommitRequest, ctx: &mut Context) {
+    let (shard, sequence) = (request.shard, request.commit.block.sequence);
+    let fences = !ctx.is_mutated(Mutation::NoFencing);
+    let outcome = match ctx.changelog.judge(shard, request.epoch, sequence, fences) {
+        Some(known) => known,
+        None if ctx.dice.chance(ctx.faults.commit_aborted) => CommitOutcome::Aborted,
+        None => {
+            ctx.ledger.committed(request);
+            let chunk = ctx.scenario.chunk;
+            CommitOutcome::Committed(ctx.changelog.commit(shard, request.epoch, &request.commit, chunk))
+        }
+    };
+    ctx.note(|| {
+        let block = &request.commit.block;
+        let (results, letters) = (request.commit.results.len(), request.commit.dead_letters.len());
+        format!(
+            "worker {} commits shard {shard} block {sequence} W {:?}: {results} results, {letters} letters: {outcome:?}",
+            request.worker, block.scalars.watermark
+        )
+    });
+    if !ctx.dice.chance(ctx.faults.commit_answer_lost) {
+        let latency = ctx.latency();
+        let (worker, attempt) = (request.worker, request.attempt);
+        ctx.after(latency, Event::CommitAnswered { worker, shard, attempt, outcome });
+    }
+}
+
+/// Every shard of a job.
+pub fn shards(ctx: &Context) -> impl Iterator<Item = Shard> + use<> {
+    (0..ctx.scenario.job.shards).map(Shard)
+}
+
+/// Every partition that there will be.
+pub fn partitions(ctx: &Context) -> impl Iterator<Item = Partition> + use<> {
+    (0..ctx.topic.partitions.len() as u32).map(Partition)
+}
