@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tidegate_core::time::{Offset, Partition};
 
-use crate::admin::PartitionEnds;
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::batch::Record;
 use crate::scan::{Scan, Step, Stretch};
+use crate::topic::PartitionEnds;
 
 /// A record of the changelog.
 #[derive(Clone, Copy, Debug)]

@@ -83,3 +83,26 @@ impl KafkaConfig {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_properties_win_over_defaults_but_not_over_what_correctness_needs() {
+        let mut config = KafkaConfig::new("broker:9092", "test");
+        for (key, value) in [
+            ("fetch.wait.max.ms", "500"),
+            ("isolation.level", "read_uncommitted"),
+            ("security.protocol", "ssl"),
+        ] {
+            config.extra.insert(key.to_owned(), value.to_owned());
+        }
+        let client = config.consumer("group");
+        assert_eq!(client.get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(client.get("fetch.queue.backoff.ms"), Some("2"));
+        assert_eq!(client.get("security.protocol"), Some("ssl"));
+        assert_eq!(client.get("isolation.level"), Some("read_committed"));
+        assert_eq!(client.get("group.id"), Some("group"));
+    }
+}

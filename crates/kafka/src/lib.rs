@@ -25,9 +25,10 @@ mod native;
 mod producer;
 mod reader;
 mod scan;
+mod topic;
 mod transaction;
 
-pub use admin::{Admin, Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};
+pub use admin::Admin;
 pub use budget::Permit;
 pub use changelog::{ChangelogEnd, ChangelogReader, Entry};
 pub use config::KafkaConfig;
@@ -37,4 +38,5 @@ pub use native::batch::{Headers, Record, RecordBatch, Run, Timestamp};
 pub use producer::Producer;
 pub use reader::{GroupReader, PartitionReader, ReaderControl, ReaderEvent, ReaderOptions};
 pub use scan::Step;
+pub use topic::{Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};
 pub use transaction::{Header, Outcome, OutputRecord, TransactionOptions, TransactionalProducer};

@@ -21,13 +21,13 @@ use tidegate_core::time::{Offset, Partition};
 use tokio::sync::mpsc;
 
 use self::poll::{Command, Commands, PollThread};
-use crate::admin::PartitionEnds;
 use crate::budget::Budget;
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::NativeConsumer;
 use crate::native::batch::RecordBatch;
 use crate::native::requests::{Mark, list_offsets};
+use crate::topic::PartitionEnds;
 
 /// Events that may wait for the owner; the records in them are bounded by bytes.
 const EVENTS: usize = 1024;

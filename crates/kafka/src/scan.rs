@@ -9,13 +9,13 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tidegate_core::time::{Offset, Partition};
 
-use crate::admin::PartitionEnds;
 use crate::client::{Deadline, partition_count};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::NativeConsumer;
 use crate::native::batch::Record;
 use crate::native::requests::{Mark, list_offsets};
+use crate::topic::PartitionEnds;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_PATIENCE: Duration = Duration::from_millis(100);

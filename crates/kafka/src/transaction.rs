@@ -8,21 +8,19 @@
 //! The transaction opens here and never earlier. No outcome is inferred: once the commit was asked for, only the
 //! coordinator's yes is [`Outcome::Committed`], and nothing is [`Outcome::Aborted`] any more.
 
+mod delivery;
+
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
-};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use tidegate_core::time::{EventTime, Offset, Partition};
 
-use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log, unreachable_or};
+use self::delivery::{Context, Deliveries, Delivery, Failure, failure, is_refusal, refusal};
+use crate::client::{Deadline, raw_partition, unreachable_or};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::producer::raw_headers;
@@ -114,71 +112,6 @@ pub enum Outcome {
         /// What happened.
         reason: String,
     },
-}
-
-/// What became of one record.
-#[derive(Clone, Copy, Debug)]
-enum Delivery {
-    Waiting,
-    Done(Option<Offset>),
-    Failed(RDKafkaErrorCode),
-}
-
-/// Why the records of a transaction are not all in the log.
-#[derive(Debug)]
-enum Failure {
-    /// One of them cannot be.
-    Refused { index: usize, reason: String },
-    /// librdkafka dropped them unsent. It does so in the transaction that follows one of which a broker refused a batch: it
-    /// leaves out the sequence numbers of that batch, which the broker takes for a loss, so that this one needs an abort and
-    /// a new epoch; then all is well.
-    Purged,
-    /// Anything else.
-    Failed { reason: String },
-}
-
-#[derive(Debug, Default)]
-struct Deliveries {
-    of: Vec<Delivery>,
-    waiting: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Context {
-    complaint: LastComplaint,
-    deliveries: Arc<Mutex<Deliveries>>,
-}
-
-impl Context {
-    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        let delivery = match result {
-            Ok(message) => Delivery::Done(u64::try_from(message.offset()).ok().map(Offset)),
-            Err((error, _)) => Delivery::Failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
-        };
-        let mut deliveries = self.deliveries();
-        if let Some(place @ Delivery::Waiting) = deliveries.of.get_mut(index) {
-            *place = delivery;
-            deliveries.waiting = deliveries.waiting.saturating_sub(1);
-        }
-    }
 }
 
 /// The producer of one transactional id. All its calls block: for `spawn_blocking`.
@@ -409,61 +342,6 @@ impl TransactionalProducer {
         }
         Outcome::Unknown { reason: format!("{what}: {error}") }
     }
-}
-
-/// Why a transaction cannot be committed: a record that was refused, else the first that failed.
-fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Failure {
-    let failed = || {
-        deliveries.iter().zip(records).enumerate().filter_map(|(index, (delivery, record))| match delivery {
-            Delivery::Failed(code) => Some((index, *code, record)),
-            Delivery::Done(_) | Delivery::Waiting => None,
-        })
-    };
-    // A broker refuses a batch that is too large as a whole: it is the largest record of it that is.
-    let too_large = failed()
-        .filter(|(_, code, _)| *code == RDKafkaErrorCode::MessageSizeTooLarge)
-        .max_by_key(|(_, _, record)| record.value.as_ref().map_or(0, Bytes::len));
-    if let Some((index, code, record)) = too_large.or_else(|| failed().find(|(_, code, _)| is_refusal(*code)))
-    {
-        return Failure::Refused { index, reason: refusal(record, code) };
-    }
-    match failed().find(|(_, code, _)| *code != RDKafkaErrorCode::PurgeQueue) {
-        Some((index, code, record)) => Failure::Failed {
-            reason: format!(
-                "record {index} for topic `{}` partition {}: {code}",
-                record.topic, record.partition
-            ),
-        },
-        None if failed().next().is_some() => Failure::Purged,
-        None => Failure::Failed { reason: "not all records were delivered in time".to_owned() },
-    }
-}
-
-fn refusal(record: &OutputRecord, code: RDKafkaErrorCode) -> String {
-    let size = record.value.as_ref().map_or(0, Bytes::len);
-    format!(
-        "topic `{}` partition {} refuses a record of {size} bytes: {code}",
-        record.topic, record.partition
-    )
-}
-
-/// Whether the record itself, or where it is to go, is at fault: the same commit would fail again.
-const fn is_refusal(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::MessageSizeTooLarge
-            | Code::MessageBatchTooLarge
-            | Code::InvalidMessageSize
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::UnknownTopicOrPartition
-            | Code::InvalidTopic
-            | Code::TopicAuthorizationFailed
-            | Code::PolicyViolation
-    )
 }
 
 const fn is_fencing(code: RDKafkaErrorCode) -> bool {
