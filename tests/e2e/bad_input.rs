@@ -170,7 +170,7 @@ fn a_job_that_contradicts_its_record_is_refused_with_the_difference() {
     let other = start(text.replace("size: 10s", "size: 20s"));
     assert_ne!(other.code, Some(0));
     let said = other.lines.join("\n");
-    assert!(said.contains("10s") && said.contains("20s"), "both values are named: {said}");
+    assert!(said.contains("window.size") && said.contains("20000 in the job file, but 10000 in the record"), "both values are named: {said}");
 }
 
 fn run(folder: tempfile::TempDir, arguments: &[&str]) -> crate::dev::Ended {

@@ -1,13 +1,15 @@
 //! The generated clicks stream: what a badly ordered topic looks like.
 //!
 //! Users click; producers batch and retry, so records are up to 2 s out of order. One producer's clock jumps ten minutes ahead
-//! now and then. A few records come half a minute late. The last partition gets one record and then falls silent.
+//! now and then. A few records come some seconds late, a few half a minute. The last partition gets one record and then falls silent.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 /// Every so many records one comes from the clock that jumps ahead.
 const JUMP_EVERY: u64 = 5_000;
-/// Every so many records one is half a minute late.
+/// Every so many records one is some seconds late: a correction.
+const BEHIND_EVERY: u64 = 150;
+/// Every so many records one is half a minute late: a dead letter.
 const LATE_EVERY: u64 = 400;
 /// Records are out of order by up to this.
 const DISORDER_MS: i64 = 2_000;
@@ -58,10 +60,12 @@ impl Clicks {
         let user = self.chance.random_range(0..self.spec.users);
         let cents = self.chance.random_range(1..10_000);
         let mut time = now_ms - self.chance.random_range(0..DISORDER_MS);
-        if self.spec.trouble && made % JUMP_EVERY == 0 {
+        if self.spec.trouble && made.is_multiple_of(JUMP_EVERY) {
             time = now_ms + 600_000;
-        } else if self.spec.trouble && made % LATE_EVERY == 0 {
+        } else if self.spec.trouble && made.is_multiple_of(LATE_EVERY) {
             time = now_ms - self.chance.random_range(30_000..40_000);
+        } else if self.spec.trouble && made.is_multiple_of(BEHIND_EVERY) {
+            time = now_ms - self.chance.random_range(4_000..7_000);
         }
         let partition = self.partition(user);
         let value = format!(

@@ -10,6 +10,8 @@ mod status;
 mod topics;
 mod verify;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -38,22 +40,26 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<std::process::ExitCode> {
-    let fine = match Cli::parse().command {
-        Command::Dev(args) => dev::run(*args).await?,
-        Command::Bench(args) => {
-            bench::run(args).await?;
-            true
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
+    }
+}
+
+async fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Dev(args) => return dev::run(*args).await,
+        Command::Bench(args) => bench::run(args).await?,
         Command::Status { coordinator } => {
             let status = status::StatusClient::new(&coordinator)?.get().await?;
             print!("{}", status::render(&status));
-            true
         }
-        Command::Schema => {
-            print!("{}", tidegate_job::json_schema());
-            true
-        }
-    };
-    Ok(if fine { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+        Command::Schema => print!("{}", tidegate_job::json_schema()),
+    }
+    Ok(true)
 }

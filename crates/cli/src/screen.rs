@@ -76,7 +76,7 @@ impl Screen {
                 status::watermark(status).map_or_else(|| "undefined".to_owned(), |ms| ms.to_string()),
                 status.records_read,
                 totals.applied,
-                totals.windows_closed,
+                totals.results_final,
                 totals.results_late,
             )?;
             self.out.flush()?;
@@ -108,10 +108,10 @@ impl Screen {
                 watermark.map_or_else(|| "-".to_owned(), |ms| seconds(now - ms)).yellow()
             ),
             format!(
-                "records {:>10}   {:>8}/s   windows closed {:>8}   open (key, window) {:>7}",
+                "records {:>10}   {:>8}/s   (key, window) closed {:>8}   open {:>7}",
                 status.records_read,
                 self.rate(),
-                totals.windows_closed,
+                totals.results_final,
                 totals.open_rows
             ),
             format!("late corrections {:>5}   dead letters {}", totals.results_late, reasons(&totals)),
