@@ -102,18 +102,28 @@ pub(crate) struct Actor {
 enum Ended {
     Left,
     Fenced,
-    /// The log has to be read again; the producer, where it is still ours.
-    Failed(Option<TransactionalProducer>),
+    /// The log has to be read again.
+    Failed,
 }
 
-/// What a restore took and found.
-type Restored = (Option<TransactionalProducer>, ShardCache, Result<ShardState, Error>);
+/// What an actor keeps over restores: the producer, where it is still ours and no commit has it, and the local store.
+struct Holdings {
+    producer: Option<TransactionalProducer>,
+    cache: ShardCache,
+}
 
 impl Actor {
     /// Owns the shard until it is left or lost.
     pub(crate) async fn run(mut self) {
-        let news = self.live().await;
+        let mut holdings = Holdings { producer: None, cache: self.new_cache() };
+        let news = self.live(&mut holdings).await;
         self.ground.stats.left(self.shard);
+        // The local store is free before anybody hears that the shard is; closing a producer may take its time.
+        let Holdings { producer, cache } = holdings;
+        close(producer);
+        if let Err(error) = spawn_blocking(move || cache.finish()).await {
+            tracing::warn!(shard = self.shard.0, %error, "the local store was not written to its end");
+        }
         self.tell(news).await;
     }
 
@@ -122,15 +132,11 @@ impl Actor {
         let _ = self.news.send(FromShard { shard: self.shard, assignment: self.assignment, news }).await;
     }
 
-    async fn live(&mut self) -> News {
+    async fn live(&mut self, holdings: &mut Holdings) -> News {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut cache = self.new_cache();
-        let mut producer = None;
         self.wait(self.caution.delay()).await;
         while self.leave.is_none() {
-            let (kept, kept_cache, restored) = self.restore(producer.take(), cache).await;
-            (producer, cache) = (kept, kept_cache);
-            let state = match restored {
+            let state = match self.restore(holdings).await {
                 Ok(state) if self.leave.is_none() => state,
                 Ok(_) => break,
                 Err(error) if error.is_fencing() => {
@@ -145,25 +151,23 @@ impl Actor {
             };
             backoff.reset();
             let newer = state.assignment();
-            let Some((machine, ours)) = self.take_over(state).zip(producer.take()) else {
+            let Some(machine) = self.take_over(state) else {
                 let error = Error::StandDown { shard: self.shard, newer };
                 tracing::warn!(shard = self.shard.0, %error, "standing down");
                 return News::Fenced(self.caution);
             };
-            match Owner::new(self, machine, ours, &mut cache).serve().await {
+            match Owner::new(self, machine, holdings).serve().await {
                 Ended::Left => break,
                 Ended::Fenced => {
                     self.caution.failed(self.now());
                     return News::Fenced(self.caution);
                 }
-                Ended::Failed(kept) => {
-                    producer = kept;
+                Ended::Failed => {
                     self.caution.failed(self.now());
                     self.wait(self.caution.delay()).await;
                 }
             }
         }
-        close(producer);
         News::Left
     }
 
@@ -186,18 +190,21 @@ impl Actor {
     }
 
     /// Restores on a thread that may block; frames that come meanwhile belong to sessions that are void.
-    async fn restore(&mut self, producer: Option<TransactionalProducer>, cache: ShardCache) -> Restored {
+    async fn restore(&mut self, holdings: &mut Holdings) -> Result<ShardState, Error> {
         let (ground, shard) = (Arc::clone(&self.ground), self.shard);
-        let (mut producer, mut cache) = (producer, cache);
+        let mut producer = holdings.producer.take();
+        let mut cache = std::mem::replace(&mut holdings.cache, self.new_cache());
         let mut task = spawn_blocking(move || {
             let state = restore::restore(&ground, shard, &mut producer, &mut cache);
             (producer, cache, state)
         });
         loop {
             tokio::select! {
-                done = &mut task => return done.unwrap_or_else(|error| {
-                    (None, self.new_cache(), Err(Error::Task(error.to_string())))
-                }),
+                done = &mut task => {
+                    let (producer, cache, state) = done.map_err(|error| Error::Task(error.to_string()))?;
+                    *holdings = Holdings { producer, cache };
+                    return state;
+                }
                 message = self.inbox.recv(), if self.leave.is_none() => self.set_aside(message),
             }
         }
@@ -245,9 +252,8 @@ fn close(producer: Option<TransactionalProducer>) {
 /// An actor that has its shard's state.
 struct Owner<'a> {
     actor: &'a mut Actor,
-    cache: &'a mut ShardCache,
+    holdings: &'a mut Holdings,
     machine: ShardMachine,
-    producer: Option<TransactionalProducer>,
     pacer: CommitPacer,
     waiting: VecDeque<(ShardFrame, Permit)>,
     held: Held,
@@ -262,18 +268,12 @@ struct InFlight {
 }
 
 impl<'a> Owner<'a> {
-    fn new(
-        actor: &'a mut Actor,
-        machine: ShardMachine,
-        producer: TransactionalProducer,
-        cache: &'a mut ShardCache,
-    ) -> Self {
+    fn new(actor: &'a mut Actor, machine: ShardMachine, holdings: &'a mut Holdings) -> Self {
         let pacer = CommitPacer::new(actor.ground.pace, actor.now());
         Self {
             actor,
-            cache,
+            holdings,
             machine,
-            producer: Some(producer),
             pacer,
             waiting: VecDeque::new(),
             held: Held::default(),
@@ -286,7 +286,6 @@ impl<'a> Owner<'a> {
         loop {
             self.apply_waiting();
             if self.actor.leave.is_some() && self.in_flight.is_none() && !self.has_to_commit() {
-                close(self.producer.take());
                 return Ended::Left;
             }
             let due = self.pacer.due(self.urgency());
@@ -411,9 +410,9 @@ impl<'a> Owner<'a> {
     }
 
     fn begin_commit(&mut self, now: Tick) {
-        let Some(producer) = self.producer.take() else { return };
+        let Some(producer) = self.holdings.producer.take() else { return };
         let Some(commit) = self.machine.plan() else {
-            self.producer = Some(producer);
+            self.holdings.producer = Some(producer);
             return;
         };
         self.pacer.begin(now);
@@ -431,10 +430,10 @@ impl<'a> Owner<'a> {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(shard, %error, "a commit did not come to an end, reading the log again");
-                return Some(Ended::Failed(None));
+                return Some(Ended::Failed);
             }
         };
-        self.producer = producer;
+        self.holdings.producer = producer;
         if !matches!(end, End::Committed { .. }) {
             self.actor.ground.stats.failed();
         }
@@ -445,8 +444,8 @@ impl<'a> Owner<'a> {
                 let latency = Duration::from_millis(now.since(begun)).as_secs_f64();
                 self.actor.ground.stats.committed(self.actor.shard, &counts, latency);
                 self.acknowledge(block.sequence, offset);
-                self.cache.committed(block, offset);
-                self.cache.follow(&self.actor.ground.cache, now);
+                self.holdings.cache.committed(block, offset);
+                self.holdings.cache.follow(&self.actor.ground.cache, now);
                 drop(held);
                 None
             }
@@ -463,11 +462,11 @@ impl<'a> Owner<'a> {
                     error = reason,
                     "a record cannot be written; nothing is lost, the shard stands still and tries again"
                 );
-                Some(Ended::Failed(self.producer.take()))
+                Some(Ended::Failed)
             }
             End::Aborted { reason } => {
                 tracing::warn!(shard, error = reason, "a commit was aborted, restoring the shard");
-                Some(Ended::Failed(self.producer.take()))
+                Some(Ended::Failed)
             }
             End::Unknown { reason } => {
                 tracing::warn!(
@@ -475,7 +474,7 @@ impl<'a> Owner<'a> {
                     error = reason,
                     "the outcome of a commit is not known, reading the log again"
                 );
-                Some(Ended::Failed(None))
+                Some(Ended::Failed)
             }
         }
     }

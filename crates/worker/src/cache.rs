@@ -109,10 +109,7 @@ impl ShardCache {
     /// The store, for a restore: waits for a write under way, opens it anew after an error. Blocks.
     pub(crate) fn reclaim(&mut self) -> Option<&mut SledShard> {
         self.pending.clear();
-        self.state = match std::mem::replace(&mut self.state, State::Off) {
-            State::Writing(done) => done.blocking_recv().ok().flatten().map_or(State::Off, State::Ready),
-            state => state,
-        };
+        self.await_writer();
         if matches!(self.state, State::Off) {
             match self.stores.shard(self.shard.0) {
                 Ok(store) => self.state = State::Ready(store),
@@ -176,6 +173,22 @@ impl ShardCache {
         } else if self.pending.bytes >= MERGE_BYTES {
             self.pending.merge();
         }
+    }
+
+    /// Writes all that is pending, so that the shard is found where it was left. Blocks.
+    pub(crate) fn finish(mut self) {
+        self.await_writer();
+        let State::Ready(store) = &mut self.state else { return };
+        if let Err(error) = self.pending.take().write(store) {
+            self.fail(&error);
+        }
+    }
+
+    fn await_writer(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Off) {
+            State::Writing(done) => done.blocking_recv().ok().flatten().map_or(State::Off, State::Ready),
+            state => state,
+        };
     }
 
     fn poll(&mut self) {
@@ -411,5 +424,11 @@ mod tests {
         cache.follow(&writer, Tick(INTERVAL + 1));
         let identity = cache.reclaim().unwrap().identity().unwrap().unwrap();
         assert_eq!((identity.sequence, identity.changelog_offset), (1, 101), "the second is not due yet");
+        let (second, offset) = block(2, None, &[(20, "a", b"2")]);
+        cache.committed(second, offset);
+        let stores = cache.stores.clone();
+        cache.finish();
+        let identity = stores.shard(3).unwrap().identity().unwrap().unwrap();
+        assert_eq!((identity.sequence, identity.changelog_offset), (2, 102));
     }
 }

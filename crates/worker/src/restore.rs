@@ -243,3 +243,6 @@ fn read_store(
     let head = store.meta()?.and_then(|meta| Assembler::default().push(&meta).ok().flatten());
     Ok(head.filter(|_| readable))
 }
+
+#[cfg(test)]
+mod tests;
