@@ -1,7 +1,5 @@
 //! An ingest and a worker, as far as the coordinator sees them.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 use tidegate_proto::v1;
 use tidegate_tests::clients::PATIENCE;
@@ -126,18 +124,15 @@ impl Worker {
         }
     }
 
-    /// Whether nothing is said for a while. For what must not happen.
-    pub async fn hears_no_assignment(&mut self, within: Duration) -> Result<bool> {
-        match tokio::time::timeout(within, self.assignments(1)).await {
-            Err(_) => Ok(true),
-            Ok(assigned) => assigned.map(|_| false),
-        }
-    }
-
     pub async fn ready(&self, assign: &v1::Assign, watermark_ms: Option<i64>) -> Result<()> {
         let shard = owned(assign, watermark_ms);
         let ready = v1::ShardReady { shard: Some(shard) };
         Ok(self.reports.send(worker_report(FromWorker::Ready(ready))).await?)
+    }
+
+    pub async fn released(&self, release: &v1::Release) -> Result<()> {
+        let left = v1::ShardLeft { shard: release.shard, assignment: release.assignment };
+        Ok(self.reports.send(worker_report(FromWorker::Released(left))).await?)
     }
 
     pub async fn stats(&self, applied: u64) -> Result<()> {
