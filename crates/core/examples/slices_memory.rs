@@ -1,0 +1,68 @@
+//! Memory of open rows: a million (key, window) of the clicks job (count, sum and max of one field, ~10-byte keys) in one slice,
+//! then the same over ten slices. `cargo run --release -p tidegate-core --example slices_memory`
+#![expect(clippy::print_stdout, reason = "a measurement prints")]
+
+use std::hint::black_box;
+
+use tidegate_core::{
+    aggregate::Layout,
+    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    slices::Slices,
+    time::{EventTime, Span},
+};
+
+const ROWS: u32 = 1_000_000;
+
+fn main() {
+    let layout = Layout::new(&job());
+    for slices in [1, 10] {
+        let before = resident_kib();
+        let mut open = Slices::default();
+        for row in 0..ROWS {
+            let slice = open.slice_mut(EventTime(i64::from(row % slices) * 10_000));
+            let (words, _) = slice.row_mut(&layout, format!("user-{:05}", row / slices).as_bytes());
+            layout.add_record(words);
+            layout.add_value(words, 0, i64::from(row));
+        }
+        // As after the first commit: what is written is no longer dirty.
+        for slice in open.iter_mut() {
+            black_box(slice.take_dirty());
+        }
+        let after = resident_kib();
+        println!(
+            "slices_memory: rows={} slices={slices} bytes_per_row={} resident_bytes_per_row={}",
+            open.rows(),
+            open.bytes() / open.rows(),
+            (after - before) * 1_024 / open.rows()
+        );
+    }
+}
+
+fn job() -> JobSpec {
+    let aggregate = |name: &str, function, column| AggregateSpec { name: name.to_owned(), function, column };
+    JobSpec {
+        shards: 1,
+        watermark: WatermarkSpec {
+            delay: Span(2_000),
+            idle_timeout: Span(5_000),
+            on_quiet: OnQuiet::Hold,
+            max_future_skew: None,
+            reanchor_after: None,
+        },
+        window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span(0) },
+        allowed_lateness: Span(5_000),
+        columns: vec![ColumnSpec { pointer: "/amount".to_owned(), scale: 2 }],
+        aggregates: vec![
+            aggregate("clicks", AggregateFn::Count, None),
+            aggregate("spend", AggregateFn::Sum, Some(0)),
+            aggregate("largest", AggregateFn::Max, Some(0)),
+        ],
+    }
+}
+
+/// What the process has in memory.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+}
