@@ -19,7 +19,7 @@ mod error;
 #[allow(
     unsafe_code,
     reason = "rdkafka has no safe binding of the batch queue (0.21 against 0.38 CPU-seconds per million records), of \
-              ListOffsets and of topic ids"
+              waiting for a producer's events, of ListOffsets and of topic ids"
 )]
 mod native;
 mod producer;

@@ -2,6 +2,7 @@
 //!
 //! - [`NativeConsumer`]: librdkafka's consumer read through `rd_kafka_consume_batch_queue`, partitions assigned one by one.
 //! - [`batch`]: the messages of a poll, owned.
+//! - [`bell`]: a producer's events, waited for.
 //! - [`requests`]: `ListOffsets` with an isolation level, and topic ids.
 //!
 //! A consumer that was asked to rebalance *records* that and returns from its poll; the poll thread answers with
@@ -13,6 +14,7 @@
 //! librdkafka also pauses by itself at each rebalance: the poll thread then adds every partition anew, at its own position.
 
 pub(crate) mod batch;
+pub(crate) mod bell;
 pub(crate) mod requests;
 
 use std::collections::VecDeque;

@@ -14,9 +14,12 @@ use tidegate_core::time::{EventTime, Partition};
 use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
+use crate::native::bell::Bell;
 
 /// How long the oldest record may wait in a full queue before `send` gives up.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(120);
+/// How long deliveries are awaited at a time.
+const WAIT: Duration = Duration::from_millis(100);
 /// After how many records the delivery reports are looked at.
 const POLL_EVERY: u32 = 512;
 
@@ -49,6 +52,8 @@ impl ProducerContext for QuietContext {
 
 /// Sends records to topics, keeping their order within a partition.
 pub struct Producer {
+    /// Before the client in the order of dropping.
+    bell: Bell,
     client: BaseProducer<QuietContext>,
     context: QuietContext,
     since_poll: u32,
@@ -71,10 +76,11 @@ impl Producer {
             &[("enable.idempotence", "true")],
         );
         let context = QuietContext::default();
-        let client = settings
-            .create_with_context(context.clone())
-            .map_err(|error| Error::client("open a producer", &error))?;
-        Ok(Self { client, context, since_poll: 0 })
+        let what = "open a producer";
+        let client: BaseProducer<QuietContext> =
+            settings.create_with_context(context.clone()).map_err(|error| Error::client(what, &error))?;
+        let bell = Bell::of(client.client()).ok_or_else(|| Error::code(what, RDKafkaErrorCode::Fail))?;
+        Ok(Self { bell, client, context, since_poll: 0 })
     }
 
     /// Queues a record; waits while the queue is full.
@@ -94,8 +100,7 @@ impl Producer {
         self.since_poll += 1;
         if self.since_poll >= POLL_EVERY {
             self.since_poll = 0;
-            self.client.poll(Duration::ZERO);
-            self.delivered()?;
+            self.serve()?;
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(raw_partition(partition));
         record.key = key;
@@ -118,8 +123,8 @@ impl Producer {
                     ));
                 }
             };
-            self.client.poll(Duration::from_millis(1));
-            self.delivered()?;
+            self.bell.wait(WAIT);
+            self.serve()?;
         }
     }
 
@@ -131,17 +136,21 @@ impl Producer {
     pub fn flush(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Deadline::after(timeout);
         while self.client.in_flight_count() > 0 {
-            self.client.poll(Duration::from_millis(1));
-            self.delivered()?;
+            self.bell.wait(WAIT);
+            self.serve()?;
             if deadline.has_passed() {
                 let what = format!("deliver the last {} records", self.client.in_flight_count());
                 return Err(Error::TimedOut { what, waited: timeout });
             }
         }
-        self.delivered()
+        self.serve()
     }
 
-    fn delivered(&self) -> Result<()> {
+    /// Hands out what has come; fails with the first record that could not be delivered.
+    fn serve(&self) -> Result<()> {
+        while self.bell.is_pending() {
+            self.client.poll(Duration::ZERO);
+        }
         match &*self.context.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some(error) => Err(Error::client("deliver a record", error)),

@@ -23,6 +23,7 @@ use self::delivery::{Context, Deliveries, Delivery, Failure, failure, is_refusal
 use crate::client::{Deadline, raw_partition, unreachable_or};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
+use crate::native::bell::Bell;
 use crate::producer::raw_headers;
 
 /// How long one attempt to end a transaction waits; it is repeated.
@@ -30,7 +31,7 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// How often a transaction is made before its records count as not deliverable.
 const ATTEMPTS: u32 = 3;
 /// How long deliveries are awaited at a time.
-const POLL: Duration = Duration::from_millis(1);
+const WAIT: Duration = Duration::from_millis(100);
 
 /// How transactions are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +120,8 @@ pub struct TransactionalProducer {
     id: Box<str>,
     brokers: Box<str>,
     options: TransactionOptions,
+    /// Before the client in the order of dropping.
+    bell: Bell,
     client: BaseProducer<Context>,
     context: Context,
 }
@@ -152,16 +155,12 @@ impl TransactionalProducer {
             ],
         );
         let context = Context::default();
-        let client = settings
-            .create_with_context(context.clone())
-            .map_err(|error| Error::client(format!("open the producer `{transactional_id}`"), &error))?;
-        Ok(Self {
-            id: transactional_id.into(),
-            brokers: config.brokers.as_str().into(),
-            options,
-            client,
-            context,
-        })
+        let what = || format!("open the producer `{transactional_id}`");
+        let client: BaseProducer<Context> =
+            settings.create_with_context(context.clone()).map_err(|error| Error::client(what(), &error))?;
+        let bell = Bell::of(client.client()).ok_or_else(|| Error::code(what(), RDKafkaErrorCode::Fail))?;
+        let (id, brokers) = (transactional_id.into(), config.brokers.as_str().into());
+        Ok(Self { id, brokers, options, bell, client, context })
     }
 
     /// The transactional id.
@@ -182,8 +181,7 @@ impl TransactionalProducer {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            // Also hands out the client's complaints and log lines.
-            self.client.poll(POLL);
+            self.serve();
             match &error {
                 KafkaError::Transaction(inner) if is_fencing(inner.code()) => {
                     return Err(Error::Fenced { transactional_id: self.id.to_string() });
@@ -275,7 +273,8 @@ impl TransactionalProducer {
             if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull))
                 && !deadline.has_passed()
             {
-                self.client.poll(POLL);
+                self.serve();
+                self.bell.wait(WAIT);
                 raw = refused;
                 continue;
             }
@@ -288,8 +287,19 @@ impl TransactionalProducer {
     }
 
     fn await_deliveries(&self, deadline: Deadline) {
-        while self.context.deliveries().waiting > 0 && !deadline.has_passed() {
-            self.client.poll(POLL);
+        loop {
+            self.serve();
+            if self.context.deliveries().waiting == 0 || deadline.has_passed() {
+                return;
+            }
+            self.bell.wait(deadline.left().min(WAIT));
+        }
+    }
+
+    /// Hands out what has come: deliveries, complaints, log lines.
+    fn serve(&self) {
+        while self.bell.is_pending() {
+            self.client.poll(Duration::ZERO);
         }
     }
 
@@ -301,7 +311,7 @@ impl TransactionalProducer {
                 Ok(()) => return Outcome::Committed { offsets },
                 Err(error) => error,
             };
-            self.client.poll(POLL);
+            self.serve();
             match &error {
                 KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {
                     tracing::debug!(transactional_id = %self.id, %error, "the commit is asked for again");
@@ -326,7 +336,7 @@ impl TransactionalProducer {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            self.client.poll(POLL);
+            self.serve();
             match &error {
                 KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {}
                 _ => return Err(self.lost("the abort failed", &error)),
