@@ -7,7 +7,7 @@ PROFILE := debug
 .PHONY: demo test unit sim conformance e2e bench lint fmt deny image setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
-	cargo build --quiet --workspace --bins
+	cargo build --workspace --bins
 	target/$(PROFILE)/tidegate dev
 
 test: setup ## unit, property, simulation, conformance, end to end on both brokers
@@ -38,7 +38,7 @@ fmt:
 	cargo fmt --all --check
 
 deny:
-	cargo deny --offline check bans licenses sources
+	cargo deny check bans licenses sources
 
 image: ## needs a container engine
 	docker build -f docker/Dockerfile -t tidegate .
