@@ -199,3 +199,18 @@ fn a_cluster_that_does_not_answer_is_waited_for() -> Result<()> {
         coordinator.stop().await
     })
 }
+
+/// Apache Kafka makes a topic that a client asks for, unless the broker or the client says no.
+#[test]
+fn a_cluster_that_makes_topics_by_itself_is_not_tempted() -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let config = tidegate_devbroker::Config { auto_create_topics: true, ..Default::default() };
+    let broker = runtime.block_on(tidegate_devbroker::DevBroker::start(config))?;
+    crate::rig::on(&broker.address().to_string(), |rig| async move {
+        let error = rig.start_with(rig.without_partitions()?).await?.failed().await?;
+        assert!(matches!(error, Error::SourceMissing { .. }), "{error}");
+        let coordinator = rig.start().await?;
+        assert_eq!(coordinator.status().await?.partitions.len(), 3);
+        coordinator.stop().await
+    })
+}

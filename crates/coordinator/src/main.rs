@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     match start(Args::of_process()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("watermark-coordinator: {error:#}");
+            eprintln!("watermark-coordinator: {error}");
             ExitCode::FAILURE
         }
     }
