@@ -1,0 +1,50 @@
+//! A worker against both brokers, with coordinator and ingests played by the test.
+
+#![allow(clippy::disallowed_methods, reason = "tests measure real time and run tasks of their own")]
+
+mod coordinator;
+mod failing;
+mod ingest;
+mod owning;
+mod rig;
+
+/// One test for each check and broker.
+macro_rules! on_both_brokers {
+    ($($theme:ident { $($check:ident,)+ })+) => {
+        mod apache {
+            $(mod $theme {
+                $(#[test]
+                fn $check() -> anyhow::Result<()> {
+                    tidegate_tests::apache_kafka()
+                        .map_or(Ok(()), |broker| crate::rig::on(broker.bootstrap(), crate::$theme::$check))
+                })+
+            })+
+        }
+
+        mod dev {
+            $(mod $theme {
+                $(#[test]
+                fn $check() -> anyhow::Result<()> {
+                    crate::rig::on(tidegate_tests::dev_kafka().bootstrap(), crate::$theme::$check)
+                })+
+            })+
+        }
+    };
+}
+
+on_both_brokers! {
+    owning {
+        a_window_comes_out_when_the_watermark_passes_it,
+        a_late_record_is_a_whole_dead_letter,
+        what_a_shard_cannot_cover_it_asks_for,
+        a_stopped_worker_leaves_its_shards_committed,
+        the_local_store_is_where_a_shard_goes_on,
+    }
+    failing {
+        another_job_or_job_file_is_refused,
+        a_worker_that_vanishes_is_succeeded_without_loss_or_double,
+        a_zombie_is_fenced_and_drops_the_shard,
+        a_shard_that_is_given_anew_starts_over_from_its_log,
+        a_shard_whose_output_is_refused_stands_still_and_loses_nothing,
+    }
+}
