@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         || std::env::temp_dir().join(format!("tidegate-store-measure-{}", std::process::id())),
         PathBuf::from,
     );
-    let measured = applies(&dir).and_then(|()| reopened(&dir));
+    let measured = applies(&dir).and_then(|()| reopened(&dir)).and_then(|()| removals(&dir));
     std::fs::remove_dir_all(&dir)?;
     measured
 }
@@ -49,7 +49,13 @@ fn applies(dir: &Path) -> Result<(), Box<dyn Error>> {
             );
         }
     }
-    let mut purge = Changes::at(identity(sequence + 1));
+    Ok(())
+}
+
+fn removals(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let stores = Stores::open(dir, JOB)?;
+    let mut shard = stores.shard(0)?;
+    let mut purge = Changes::at(identity(u64::MAX));
     purge.purge_below.push((key(0), key(300_000)));
     let started = now();
     shard.apply(&purge)?;

@@ -1,15 +1,16 @@
 //! One shard's part of the cache: a tree in sled, and how changes are written to it.
 //!
-//! What has to be known about sled 0.34.7, as measured with `examples/measure.rs` on a busy 2-core machine:
+//! What has to be known about sled 0.34.7. Figures are wall times of `examples/measure.rs` in the development profile, on 2
+//! cores that others use too; twice to three times as much when the machine is overloaded:
 //! - `transaction` is atomic over a kill and keeps memory and disk flat; `apply_batch` does neither, so it is not used.
-//! - A write costs 15–25 µs whatever the size of its transaction: 1,000 entries 15–30 ms, 10,000 0.15–0.2 s, 50,000
-//!   0.85–1.2 s. Memory is flat to 10,000 entries and grows beyond (200,000: 0.9 GB), and a transaction holds a lock of the
-//!   whole process. So changes beyond [`BOUND_WRITES`] or [`BOUND_BYTES`] go through several: all but the last leave it
-//!   without an identity. A store found without one was interrupted, and is wiped.
+//! - A write costs about 16 µs whatever the size of its transaction: 1,000 entries 15 ms, 10,000 0.16 s, 50,000 0.85 s. As one
+//!   transaction, memory is flat to 10,000 entries and grows beyond (200,000: 0.9 GB), and a lock of the whole process is
+//!   held. So changes beyond [`BOUND_WRITES`] or [`BOUND_BYTES`] go through several: all but the last leave the store
+//!   without an identity. One found without was interrupted, and is wiped.
 //! - Over damaged files it may open at a mixture of states without a word. So the identity is stored with a sum over all
 //!   entries and the meta, kept up from the old values that a transaction reads anyway, and a scan proves it.
-//! - One million entries of 60 bytes are opened in 1–2 s and scanned in 1–1.4 s. A purge of 300,000 costs what as many
-//!   writes do (4–9 s); a wipe 0.2–0.4 s.
+//! - One million entries of 60 bytes, on the overloaded machine: opened in 1.3 s, scanned and proved in 2.7 s. Purging
+//!   300,000 costs as many writes, 4 s or more; a wipe of as many 0.2 s.
 
 use std::sync::Arc;
 
