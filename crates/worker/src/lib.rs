@@ -5,7 +5,7 @@
 //! ```text
 //! registration ─► roster ─► actor          who owns which shard
 //! feed ─► replies                          frames come in, credit goes back
-//! actor ─► commit ─► render                applied, planned, written as one transaction
+//! actor ─► owner ─► commit ─► render        applied, planned, written as one transaction
 //! restore, cache, caution                  taken over again after whatever happened
 //! ```
 
@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 mod feed;
 mod ground;
+mod owner;
 mod registration;
 mod render;
 mod replies;

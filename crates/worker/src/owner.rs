@@ -1,0 +1,308 @@
+//! An actor that has its shard's state: what comes in is applied, what is due is committed, what is committed is acknowledged.
+//!
+//! A commit runs as a task of its own while frames go on being applied; its end comes back as a message. Any end but *committed*
+//! ends the serving: the state is dropped with everything that waits for a commit, and the log is read again.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tidegate_core::{
+    frame::ShardFrame,
+    pacing::{CommitPacer, Urgency},
+    shard::{Applied, ShardMachine},
+    source::Want,
+    time::{Offset, Partition, Tick},
+};
+use tidegate_kafka::TransactionalProducer;
+use tidegate_runtime::task;
+use tokio::{
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::sleep,
+};
+
+use crate::{
+    actor::{Actor, Asker, Leave, News, ToShard},
+    cache::ShardCache,
+    commit::{self, Done, End},
+    replies::{Held, Permit},
+    stats::{CommitCounts, Standing},
+};
+
+/// Why serving ended.
+pub(crate) enum Ended {
+    Left,
+    Fenced,
+    /// The log has to be read again.
+    Failed,
+}
+
+/// What an actor keeps over restores: the producer, where it is still ours and no commit has it, and the local store.
+pub(crate) struct Holdings {
+    pub(crate) producer: Option<TransactionalProducer>,
+    pub(crate) cache: ShardCache,
+}
+
+/// An actor that has its shard's state.
+pub(crate) struct Owner<'a> {
+    actor: &'a mut Actor,
+    holdings: &'a mut Holdings,
+    machine: ShardMachine,
+    pacer: CommitPacer,
+    waiting: VecDeque<(ShardFrame, Permit)>,
+    held: Held,
+    in_flight: Option<InFlight>,
+}
+
+struct InFlight {
+    task: JoinHandle<Done>,
+    held: Held,
+    counts: CommitCounts,
+    begun: Tick,
+}
+
+impl<'a> Owner<'a> {
+    pub(crate) fn new(actor: &'a mut Actor, machine: ShardMachine, holdings: &'a mut Holdings) -> Self {
+        let pacer = CommitPacer::new(actor.ground.pace, actor.now());
+        Self {
+            actor,
+            holdings,
+            machine,
+            pacer,
+            waiting: VecDeque::new(),
+            held: Held::default(),
+            in_flight: None,
+        }
+    }
+
+    /// Serves until the shard is left or a commit fails.
+    pub(crate) async fn serve(mut self) -> Ended {
+        self.begin().await;
+        loop {
+            self.apply_waiting();
+            if self.actor.leave.is_some() && self.in_flight.is_none() && !self.has_to_commit() {
+                return Ended::Left;
+            }
+            let due = self.pacer.due(self.urgency());
+            let now = self.actor.now();
+            let due = if self.actor.leave.is_some() { due.map(|_| now) } else { due };
+            if due.is_some_and(|due| due <= now) {
+                self.begin_commit(now);
+            }
+            let rest = due.map(|due| Duration::from_millis(due.since(now)));
+            tokio::select! {
+                biased;
+                done = finished(&mut self.in_flight), if self.in_flight.is_some() => {
+                    if let Some(ended) = self.finish_commit(done) {
+                        return ended;
+                    }
+                }
+                message = self.actor.inbox.recv(), if self.actor.leave != Some(Leave::AtOnce) => self.take(message),
+                changed = self.actor.announcements.changed(), if self.actor.leave.is_none() => match changed {
+                    Ok(()) => self.announce(),
+                    Err(_) => self.actor.leave = Some(Leave::AtOnce),
+                },
+                () = sleep(rest.unwrap_or_default()), if self.in_flight.is_none() && rest.is_some() => {}
+            }
+        }
+    }
+
+    /// Says that the shard is here, and where it wants to be fed from.
+    async fn begin(&mut self) {
+        let watermark = self.machine.state().watermark();
+        let (_, sequence) = self.machine.state().identity();
+        let (shard, open_rows) = (self.actor.shard.0, self.machine.state().open_rows());
+        let watermark_ms = watermark.map(|time| time.millis());
+        tracing::info!(shard, sequence, watermark_ms, open_rows, "took the shard over");
+        self.actor.ground.stats.restored(self.actor.shard, Standing::of(self.machine.state()));
+        self.actor.tell(News::Ready).await;
+        for asker in &self.actor.askers {
+            self.answer(asker);
+        }
+        self.announce();
+    }
+
+    fn answer(&self, asker: &Asker) {
+        for partition in &asker.partitions {
+            asker.replies.want(*partition, self.want(*partition, None));
+        }
+    }
+
+    /// What the shard wants of a partition; `refused` where it could not cover a frame.
+    fn want(&self, partition: Partition, refused: Option<(Offset, bool)>) -> Want {
+        let input = self.machine.input(partition);
+        let (next, payloads) = refused.unwrap_or((input.next, false));
+        Want {
+            shard: self.actor.shard,
+            assignment: self.actor.assignment,
+            next,
+            in_band: input.watermark,
+            watermark: self.machine.state().watermark(),
+            payloads,
+        }
+    }
+
+    fn take(&mut self, message: Option<ToShard>) {
+        match message {
+            // Intake has stopped.
+            Some(ToShard::Frames(dropped)) if self.actor.leave.is_some() => drop(dropped),
+            Some(ToShard::Frames(frames)) => self.waiting.extend(frames),
+            Some(ToShard::Ask(asker)) => {
+                self.answer(&asker);
+                self.actor.asked(asker);
+            }
+            Some(ToShard::Leave(leave)) => {
+                self.actor.leave = Some(leave);
+                self.waiting.clear();
+            }
+            None => self.actor.leave = Some(Leave::AtOnce),
+        }
+    }
+
+    fn announce(&mut self) {
+        let newest = self.actor.announcements.borrow_and_update();
+        if let Some(announcement) = newest.as_ref() {
+            self.machine.announce(announcement);
+        }
+    }
+
+    fn apply_waiting(&mut self) {
+        while self.machine.takes_frames()
+            && let Some((frame, permit)) = self.waiting.pop_front()
+        {
+            match self.machine.apply(&frame) {
+                Applied::Covered => self.held.hold(permit),
+                Applied::Known | Applied::Stale => drop(permit),
+                Applied::Refused(nack) => {
+                    let (partition, next, payloads) = (nack.partition, nack.next, nack.payloads);
+                    tracing::debug!(
+                        shard = self.actor.shard.0,
+                        ?partition,
+                        ?next,
+                        payloads,
+                        "refused a session"
+                    );
+                    permit.replies().want(partition, self.want(partition, Some((next, payloads))));
+                }
+            }
+        }
+    }
+
+    fn urgency(&self) -> Urgency {
+        if self.machine.has_output() {
+            Urgency::Output
+        } else if self.machine.is_dirty() {
+            Urgency::Dirty
+        } else if self.machine.has_moved() {
+            Urgency::Moved
+        } else {
+            Urgency::Nothing
+        }
+    }
+
+    fn has_to_commit(&self) -> bool {
+        self.actor.leave == Some(Leave::Committed) && self.urgency() > Urgency::Nothing
+    }
+
+    fn begin_commit(&mut self, now: Tick) {
+        let Some(producer) = self.holdings.producer.take() else { return };
+        let Some(commit) = self.machine.plan() else {
+            self.holdings.producer = Some(producer);
+            return;
+        };
+        self.pacer.begin(now);
+        let counts = CommitCounts::of(&commit, self.machine.state());
+        let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
+        let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit));
+        self.in_flight = Some(InFlight { task, held: std::mem::take(&mut self.held), counts, begun: now });
+    }
+
+    /// Acts on the end of a commit; the reason where serving ends with it.
+    fn finish_commit(&mut self, done: Result<Done, JoinError>) -> Option<Ended> {
+        let InFlight { held, counts, begun, .. } = self.in_flight.take()?;
+        let shard = self.actor.shard.0;
+        let Done { producer, block, end } = match done {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(shard, %error, "a commit did not come to an end, reading the log again");
+                return Some(Ended::Failed);
+            }
+        };
+        self.holdings.producer = producer;
+        if !matches!(end, End::Committed { .. }) {
+            self.actor.ground.stats.failed();
+        }
+        match end {
+            End::Committed { offset } => {
+                let now = self.actor.now();
+                self.pacer.committed(now);
+                let latency = Duration::from_millis(now.since(begun)).as_secs_f64();
+                self.actor.ground.stats.committed(self.actor.shard, &counts, latency);
+                self.acknowledge(block.sequence, offset);
+                self.holdings.cache.committed(block, offset);
+                self.holdings.cache.follow(&self.actor.ground.cache, now);
+                drop(held);
+                None
+            }
+            End::Fenced => {
+                tracing::warn!(
+                    shard,
+                    "another owner took the shard, or the transaction took too long: dropping the shard"
+                );
+                Some(Ended::Fenced)
+            }
+            End::Refused { reason } => {
+                tracing::error!(
+                    shard,
+                    error = reason,
+                    "a record cannot be written; nothing is lost, the shard stands still and tries again"
+                );
+                Some(Ended::Failed)
+            }
+            End::Aborted { reason } => {
+                tracing::warn!(shard, error = reason, "a commit was aborted, restoring the shard");
+                Some(Ended::Failed)
+            }
+            End::Unknown { reason } => {
+                tracing::warn!(
+                    shard,
+                    error = reason,
+                    "the outcome of a commit is not known, reading the log again"
+                );
+                Some(Ended::Failed)
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, sequence: u64, offset: Option<Offset>) {
+        // Where the block lies is needed only to cut the log before it, and before offset 0 there is nothing to cut.
+        let committed = self.machine.committed(sequence, offset.unwrap_or_default());
+        self.actor.askers.retain(|asker| !asker.replies.is_closed());
+        for asker in &self.actor.askers {
+            let positions = committed.positions.iter().copied();
+            let read_there = positions.filter(|(partition, _)| asker.partitions.contains(partition));
+            asker.replies.committed(self.actor.shard, read_there);
+        }
+        if let Some(before) = committed.truncate_before.filter(|before| *before > Offset(0)) {
+            self.truncate(before);
+        }
+    }
+
+    /// Deletes what a finished snapshot has made superfluous; where that fails, the next snapshot tries again.
+    fn truncate(&self, before: Offset) {
+        let (ground, shard) = (Arc::clone(&self.actor.ground), self.actor.shard);
+        task::spawn("truncate-changelog", async move {
+            let topic = &ground.renderer.changelog;
+            match ground.admin.delete_records(topic, Partition(shard.0), before).await {
+                Ok(_) => tracing::debug!(shard = shard.0, offset = before.0, "cut the changelog"),
+                Err(error) => tracing::warn!(shard = shard.0, %error, "cannot cut the changelog"),
+            }
+        });
+    }
+}
+
+/// The end of the commit in flight; never ready without one.
+async fn finished(in_flight: &mut Option<InFlight>) -> Result<Done, JoinError> {
+    match in_flight {
+        Some(in_flight) => (&mut in_flight.task).await,
+        None => std::future::pending().await,
+    }
+}
