@@ -170,7 +170,7 @@ async fn finish(args: &DevArgs, job: &Job, kafka: &KafkaConfig, last: Option<v1:
         }
         let verdict: Verdict = verify::verify(&job, &kafka, last.as_ref().and_then(status::watermark))?;
         println!("{verdict}");
-        Ok(verdict.mismatches == 0)
+        Ok(verdict.mismatches() == 0)
     })
     .await?
 }

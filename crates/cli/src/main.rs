@@ -29,6 +29,8 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     /// Measure CPU per million records and latency against an existing cluster
     Bench(bench::BenchArgs),
+    /// Compute a job in batch from its source topic and compare that with what it has put out
+    Verify(verify::VerifyArgs),
     /// Show a running job: watermark, partitions, workers and their shards
     Status {
         /// Address of the coordinator
@@ -54,6 +56,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<bool> {
     match command {
         Command::Dev(args) => return dev::run(*args).await,
+        Command::Verify(args) => return verify::run(args).await,
         Command::Bench(args) => bench::run(args).await?,
         Command::Status { coordinator } => {
             let status = status::StatusClient::new(&coordinator)?.get().await?;
