@@ -2,9 +2,10 @@
 SHELL := bash
 SEEDS ?= 400
 EVENTS ?= 2000000
+DURATION ?= 60s
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e bench lint fmt deny image setup
+.PHONY: demo test unit sim conformance e2e chaos bench lint fmt deny image setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -26,6 +27,10 @@ conformance: setup
 e2e: setup
 	cargo build --workspace --bins
 	cargo test -p tidegate-tests --test e2e -- --nocapture
+
+chaos: setup ## processes on Apache Kafka under faults, then the batch oracle; make chaos DURATION=60s SEED=1
+	cargo build --workspace --bins
+	target/$(PROFILE)/chaos --duration $(DURATION) --seed $(if $(SEED),$(SEED),1)
 
 bench: setup ## CPU and latency against Apache Kafka; make bench EVENTS=5000000
 	cargo build --release --workspace --bins

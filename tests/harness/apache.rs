@@ -243,7 +243,7 @@ fn fetch() -> Result<PathBuf> {
 
 /// A port below the range that outgoing connections are given: there, a client that keeps trying to reconnect to a stopped
 /// broker would some day be connected to itself, and hold the port.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let taken = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_err();
     let random = || 15_000 + u16::try_from(RandomState::new().hash_one(()) % 15_000).unwrap_or(0);
     std::iter::repeat_with(random)

@@ -1,0 +1,103 @@
+//! How far the job has come: the coordinator's status against the ends of the source topic.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tidegate_proto::v1::{JobStatus, OwnedShard, StatusRequest, coordinator_client::CoordinatorClient};
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Endpoint;
+
+use crate::{PARTITIONS, SHARDS, TOPIC, WINDOW_MS};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks coordinator and broker.
+pub struct Progress {
+    runtime: Runtime,
+    endpoint: Endpoint,
+    broker: BaseConsumer,
+}
+
+/// What there is and what is done.
+#[derive(Debug)]
+pub struct Standing {
+    /// Records in the source topic.
+    pub records: u64,
+    /// Records that shards have committed: applied or dead-lettered.
+    pub covered: u64,
+    /// The global watermark, ms.
+    pub watermark: Option<i64>,
+    /// Why the job is not at its end, if it is not.
+    pub missing: Option<String>,
+}
+
+impl Progress {
+    /// For the coordinator and the broker at these addresses.
+    pub fn new(coordinator: &str, bootstrap: &str) -> Result<Self> {
+        Ok(Self {
+            runtime: Builder::new_current_thread().enable_all().build()?,
+            endpoint: Endpoint::from_shared(format!("http://{coordinator}"))?.timeout(TIMEOUT),
+            broker: tidegate_tests::clients::client_config(bootstrap).create()?,
+        })
+    }
+
+    /// Where the job stands.
+    pub fn look(&self) -> Result<Standing> {
+        let mut ends = Vec::new();
+        for partition in 0..PARTITIONS {
+            let (start, end) = self.broker.fetch_watermarks(TOPIC, i32::try_from(partition)?, TIMEOUT)?;
+            ends.push((u64::try_from(start)?, u64::try_from(end)?));
+        }
+        let status = self.runtime.block_on(async {
+            let channel = self.endpoint.connect().await.context("the coordinator does not answer")?;
+            anyhow::Ok(CoordinatorClient::new(channel).status(StatusRequest {}).await?.into_inner())
+        })?;
+        Ok(Standing::of(&status, &ends))
+    }
+}
+
+impl Standing {
+    fn of(status: &JobStatus, ends: &[(u64, u64)]) -> Self {
+        let shards: Vec<&OwnedShard> = status
+            .workers
+            .iter()
+            .filter(|worker| worker.state == "live")
+            .filter_map(|worker| worker.stats.as_ref())
+            .flat_map(|stats| &stats.shards)
+            .collect();
+        let records = ends.iter().map(|(start, end)| end - start).sum();
+        let covered = shards.iter().map(|shard| shard.applied + shard.dead_lettered).sum();
+        let watermark = status.announcement.as_ref().and_then(|announcement| announcement.watermark_ms);
+        let missing = missing(status, ends, &shards, watermark);
+        Self { records, covered, watermark, missing }
+    }
+}
+
+fn missing(
+    status: &JobStatus,
+    ends: &[(u64, u64)],
+    shards: &[&OwnedShard],
+    watermark: Option<i64>,
+) -> Option<String> {
+    if status.partitions.len() != ends.len() {
+        return Some(format!("{} partitions are known", status.partitions.len()));
+    }
+    for (partition, (_, end)) in status.partitions.iter().zip(ends) {
+        if partition.state != "idle" || partition.position < *end {
+            return Some(format!(
+                "partition {} is {} at {} of {end}",
+                partition.partition, partition.state, partition.position
+            ));
+        }
+    }
+    let last = status.partitions.iter().filter_map(|partition| partition.max_event_time_ms).max();
+    if watermark < last.map(|last| last + WINDOW_MS) {
+        return Some(format!("the watermark is {watermark:?}, the last event at {last:?}"));
+    }
+    if shards.len() != SHARDS {
+        return Some(format!("{} shards have owners", shards.len()));
+    }
+    let behind = shards.iter().find(|shard| shard.watermark_ms != watermark)?;
+    Some(format!("shard {} is at {:?}, the job at {watermark:?}", behind.shard, behind.watermark_ms))
+}
