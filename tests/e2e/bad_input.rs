@@ -43,6 +43,7 @@ fn bad_records(bootstrap: &str) {
     let name = clients::unique("bad");
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, 2, &[("max.message.bytes", "3000000")]).unwrap();
+    clients::create_topic_named(bootstrap, &format!("{name}-dead"), 4, &[]).unwrap();
     let big = format!("{{\"user\":\"big\",\"ts\":null,\"pad\":\"{}\"}}", "x".repeat(1_000_000));
     // Larger than what the dead-letter topic takes by default: headers and a reference stay.
     let huge = format!("{{\"user\":\"huge\",\"ts\":null,\"pad\":\"{}\"}}", "y".repeat(1_200_000));
@@ -170,7 +171,10 @@ fn a_job_that_contradicts_its_record_is_refused_with_the_difference() {
     let other = start(text.replace("size: 10s", "size: 20s"));
     assert_ne!(other.code, Some(0));
     let said = other.lines.join("\n");
-    assert!(said.contains("window.size") && said.contains("20000 in the job file, but 10000 in the record"), "both values are named: {said}");
+    assert!(
+        said.contains("window.size") && said.contains("20000 in the job file, but 10000 in the record"),
+        "both values are named: {said}"
+    );
 }
 
 fn run(folder: tempfile::TempDir, arguments: &[&str]) -> crate::dev::Ended {

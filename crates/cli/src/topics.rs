@@ -55,7 +55,8 @@ pub(crate) async fn ensure_source(kafka: &KafkaConfig, job: &Job) -> Result<u32>
         name: job.source.topic.clone(),
         partitions,
         replication: None,
-        configs: std::collections::BTreeMap::new(),
+        // Kafka counts retention from the record's timestamp, and generated or old data has old ones.
+        configs: [("retention.ms".to_owned(), "-1".to_owned())].into(),
     };
     admin.create(&topic).await?;
     Ok(partitions)

@@ -71,14 +71,7 @@ pub async fn run(config: Config, gauges: Gauges, shutdown: Shutdown) -> Result<(
 /// # Errors
 ///
 /// As [`run`].
-pub async fn serve(
-    mut config: Config,
-    listener: TcpListener,
-    gauges: Gauges,
-    shutdown: Shutdown,
-) -> Result<()> {
-    // Otherwise a look at a missing topic makes it, with the cluster's defaults: Apache Kafka does so unless told not to.
-    config.kafka.extra.insert("allow.auto.create.topics".to_owned(), "false".to_owned());
+pub async fn serve(config: Config, listener: TcpListener, gauges: Gauges, shutdown: Shutdown) -> Result<()> {
     let admin = Admin::open(&config.kafka)?;
     let reign = tokio::select! {
         () = shutdown.requested() => return Ok(()),

@@ -40,7 +40,7 @@ impl Topics<'_> {
             name: name.clone(),
             partitions,
             replication: self.durability.replication,
-            configs: self.min_insync(),
+            configs: self.kept(),
         })
         .await?;
         self.admin.topic(name).await?.ok_or_else(missing)
@@ -67,11 +67,13 @@ impl Topics<'_> {
     pub(crate) async fn outputs(&self) -> Result<()> {
         for name in [&self.job.sink.topic, &self.job.dead_letter.topic] {
             if self.admin.topic(name).await?.is_none() {
+                let mut configs = self.kept();
+                configs.insert(MAX_MESSAGE.to_owned(), self.dead_letter_bytes().await?.to_string());
                 self.create(NewTopic {
                     name: name.clone(),
                     partitions: self.job.core.shards,
                     replication: self.durability.replication,
-                    configs: self.min_insync(),
+                    configs,
                 })
                 .await?;
             }
@@ -138,6 +140,7 @@ impl Topics<'_> {
                 let mut topic = NewTopic::of_role(name.clone(), partitions, role);
                 topic.replication = self.durability.replication;
                 topic.configs.extend(self.min_insync());
+                topic.configs.insert(MAX_MESSAGE.to_owned(), self.dead_letter_bytes().await?.to_string());
                 self.create(topic).await?;
             }
         }
@@ -151,11 +154,34 @@ impl Topics<'_> {
         Ok(())
     }
 
+    /// The largest source record and its `tidegate-*` headers: a dead letter is whole. A producer has one limit for all its topics,
+    /// so sink and changelog take as much.
+    async fn dead_letter_bytes(&self) -> Result<u64> {
+        let configs = self.admin.configs(&self.job.source.topic).await?;
+        let source =
+            configs.get(MAX_MESSAGE).and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_MESSAGE);
+        Ok(source + HEADERS)
+    }
+
+    /// Settings of topics with event times: Kafka counts retention from the record's timestamp, so that by default the results of
+    /// old windows would be deleted within minutes. Who wants another retention makes the topic, or alters it.
+    fn kept(&self) -> std::collections::BTreeMap<String, String> {
+        let mut configs = self.min_insync();
+        configs.insert("retention.ms".to_owned(), "-1".to_owned());
+        configs
+    }
+
     fn min_insync(&self) -> std::collections::BTreeMap<String, String> {
         let setting = |copies: u16| ("min.insync.replicas".to_owned(), copies.to_string());
         self.durability.min_insync.map(setting).into_iter().collect()
     }
 }
+
+const MAX_MESSAGE: &str = "max.message.bytes";
+/// Kafka's own default.
+const DEFAULT_MAX_MESSAGE: u64 = 1_048_588;
+/// Room for the headers of a dead letter.
+const HEADERS: u64 = 64 << 10;
 
 /// How long an open transaction may hide the end of a topic of ours.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);

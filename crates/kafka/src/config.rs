@@ -33,6 +33,8 @@ impl KafkaConfig {
             RDKafkaLogLevel::Info
         });
         config.set("bootstrap.servers", &self.brokers).set("client.id", &self.client_id);
+        // A misspelt topic is an error: looking at it does not make it, whatever the cluster's defaults are.
+        config.set("allow.auto.create.topics", "false");
         // A broker that comes back is found within a second, not after ten.
         config.set("reconnect.backoff.max.ms", "1000");
         for (key, value) in defaults {
@@ -49,10 +51,7 @@ impl KafkaConfig {
 
     /// A producer's settings.
     pub(crate) fn producer(&self, defaults: &[(&str, &str)], required: &[(&str, &str)]) -> ClientConfig {
-        let mut config = self.client(defaults, required);
-        // A misspelt topic is an error, not a new topic.
-        config.set("allow.auto.create.topics", "false");
-        config
+        self.client(defaults, required)
     }
 
     /// A consumer's settings. `group` is joined by a group reader; for the others it only names the client to the broker.
