@@ -76,6 +76,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
     if args.job.is_some() && args.input.is_none() && args.events.is_none() && args.kafka.is_none() {
         bail!("job `{}` has no input: give --input FILE, --events N or --kafka BROKERS", job.name);
     }
+    if args.verify && args.input.is_none() && args.events.is_none() {
+        bail!(
+            "--verify compares a run that ends: give --input FILE or --events N (--events 0 for what is in the topic already)"
+        );
+    }
     let broker = match args.kafka {
         Some(_) => None,
         None => Some(DevBroker::start(tidegate_devbroker::Config::default()).await?),
