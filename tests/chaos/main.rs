@@ -76,6 +76,9 @@ struct Args {
     /// Records a second
     #[arg(long, value_name = "N", default_value_t = 3_000)]
     rate: u64,
+    /// The longest time from one fault to the next; an eighth of it is the shortest
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = tidegate_runtime::config::duration)]
+    gap: Duration,
     /// Only faults of targets whose name starts so, or of all
     #[arg(long, value_name = "NAME", default_value = "")]
     only: String,
@@ -183,7 +186,7 @@ impl Run {
     fn make_chaos(&mut self, args: &Args) -> Result<u64> {
         let targets: Vec<_> =
             TARGETS.iter().copied().filter(|target| target.name.starts_with(&args.only)).collect();
-        let mut steps = schedule::draw(args.seed, args.duration, &targets).into_iter().peekable();
+        let mut steps = schedule::draw(args.seed, args.duration, args.gap, &targets).into_iter().peekable();
         let mut faults = 0;
         while self.started.elapsed() < args.duration {
             if let Some(step) = steps.next_if(|step| step.at <= self.started.elapsed()) {

@@ -8,8 +8,6 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
 /// Nothing goes wrong before the system stands.
 const FIRST_MS: u64 = 5_000;
-/// Time between two faults.
-const GAP_MS: std::ops::Range<u64> = 500..4_000;
 /// How long a process is halted.
 const HALT_MS: std::ops::Range<u64> = 1_000..8_000;
 /// How long a process is away.
@@ -84,12 +82,13 @@ pub struct Target {
 }
 
 /// The faults of `seed` until `duration`, each with its healing, in the order of time; heals may come after the end.
-pub fn draw(seed: u64, duration: Duration, targets: &[Target]) -> Vec<Step> {
+/// From one fault to the next passes at most `gap`.
+pub fn draw(seed: u64, duration: Duration, gap: Duration, targets: &[Target]) -> Vec<Step> {
     let mut chance = SmallRng::seed_from_u64(seed);
     let mut steps = Vec::new();
     let mut busy: Vec<u64> = vec![0; targets.len()];
     let mut now = FIRST_MS;
-    let end = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let [end, gap] = [duration, gap].map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     while now < end {
         let choices: Vec<(usize, Action, u32)> = targets
             .iter()
@@ -110,7 +109,7 @@ pub fn draw(seed: u64, duration: Duration, targets: &[Target]) -> Vec<Step> {
                 steps.push(Step { at: Duration::from_millis(at), action, target: target.name });
             }
         }
-        now += chance.random_range(GAP_MS);
+        now += chance.random_range(gap / 8..=gap).max(1);
     }
     steps.sort_by_key(|step| step.at);
     steps
