@@ -12,6 +12,7 @@ use crate::{
     dead_letter::{Payload, Reason, Rejected},
     frame::{Frame, Rows, SessionId},
     job::JobSpec,
+    source::Opening,
     time::{EventTime, Offset, Partition, Shard, Watermark},
     tracker::Tracker,
 };
@@ -145,10 +146,16 @@ impl Lane {
         self.sessions.append(&mut other.sessions);
     }
 
-    /// Stops feeding the shards that `leaves` names; sessions without shards end.
-    pub(crate) fn close(&mut self, leaves: impl Fn(WorkerRef, Shard) -> bool) {
+    /// Stops feeding the shards that `leaves` names. A session covers the same shards as long as it lives: one that loses some
+    /// goes on with the others under a new number, and is given back to be opened anew.
+    pub(crate) fn close(
+        &mut self,
+        leaves: impl Fn(WorkerRef, Shard) -> bool,
+        mut number: impl FnMut() -> SessionId,
+    ) -> Vec<(WorkerRef, Opening)> {
+        let mut renewed = Vec::new();
         for session in &mut self.sessions {
-            let worker = session.worker;
+            let (worker, before) = (session.worker, session.shards.len());
             session.shards.retain(|shard| {
                 let stays = !leaves(worker, *shard);
                 if !stays && let Some(out) = self.outs.get_mut(shard.0 as usize) {
@@ -159,11 +166,18 @@ impl Lane {
                 }
                 stays
             });
+            if !session.shards.is_empty() && session.shards.len() < before {
+                session.id = number();
+                let (shards, from) = (session.shards.clone(), session.from);
+                renewed
+                    .push((worker, Opening { session: session.id, partition: self.partition, shards, from }));
+            }
         }
         self.sessions.retain(|session| !session.shards.is_empty());
         if self.outs.iter().all(|out| out.rows.is_empty()) {
             self.bytes = 0;
         }
+        renewed
     }
 
     /// Takes the next record. `announced` is the newest global watermark known, `everything` whether all payloads travel.

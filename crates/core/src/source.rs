@@ -9,10 +9,13 @@
 //! Effects come back from each call; the shell performs them. Records of a lane must come in order from the offset named in its
 //! start effect; a new start of the catch-up reader replaces the one before.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
-    announcement::{Announcement, AssignmentId, PartitionState, ReaderEpoch, Report},
+    announcement::{Announcement, AssignmentId, PartitionState, ReaderEpoch, Report, Term},
     dead_letter::Payload,
     frame::{Frame, SessionId},
     job::JobSpec,
@@ -63,7 +66,7 @@ pub enum Effect {
     Report(Report),
 }
 
-/// A session, told to its worker.
+/// A session, told to its worker: it covers these shards as long as it has frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The session.
@@ -191,30 +194,55 @@ impl SourcePartition {
     /// Workers say where their shards are, or refuse a session.
     pub fn wants(&mut self, worker: WorkerRef, wants: &[Want], now: Tick) -> Vec<Effect> {
         let mut effects = self.cut_all();
+        let mut moves = BTreeSet::new();
         for want in wants {
             if self.known.get(&want.shard).is_some_and(|known| want.assignment < *known) {
                 continue;
             }
             self.known.insert(want.shard, want.assignment);
-            self.close(|_, shard| shard == want.shard);
             self.wants.insert(want.shard, (worker, *want));
+            moves.insert(want.shard);
         }
+        self.close(|_, shard| moves.contains(&shard), &mut effects);
         self.serve(now, &mut effects);
         effects
+    }
+
+    /// The coordinator of `term` says by which assignments the shards are owned. Where that is a lower one than known, an earlier
+    /// coordinator had given the shard on and nothing came of it: the lower one is in force again. True when the workers
+    /// have to be asked again, since what they wanted was ignored.
+    pub fn owned(&mut self, term: Term, owners: &[(Shard, AssignmentId)]) -> bool {
+        let mut lowered = false;
+        for (shard, assignment) in owners {
+            if let Some(known) = self.known.get_mut(shard)
+                && *assignment < *known
+                && known.term < term
+            {
+                *known = *assignment;
+                lowered = true;
+            }
+        }
+        lowered
     }
 
     /// The connection to a worker is gone: its shards are fed no more.
     pub fn worker_gone(&mut self, worker: WorkerRef, now: Tick) -> Vec<Effect> {
         let mut effects = self.cut_all();
         self.wants.retain(|_, (owner, _)| *owner != worker);
-        self.close(|other, _| other == worker);
+        self.close(|other, _| other == worker, &mut effects);
         self.serve(now, &mut effects);
         effects
     }
 
-    fn close(&mut self, leaves: impl Fn(WorkerRef, Shard) -> bool) {
+    fn close(&mut self, leaves: impl Fn(WorkerRef, Shard) -> bool, effects: &mut Vec<Effect>) {
+        let sessions = &mut self.sessions;
+        let mut number = || {
+            *sessions += 1;
+            SessionId(*sessions)
+        };
         for lane in [&mut self.main, &mut self.catch_up].into_iter().flatten() {
-            lane.close(&leaves);
+            let renewed = lane.close(&leaves, &mut number);
+            effects.extend(renewed.into_iter().map(|(worker, opening)| Effect::Open(worker, opening)));
         }
     }
 
