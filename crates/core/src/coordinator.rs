@@ -70,7 +70,7 @@ impl WatermarkConfig {
     }
 }
 
-/// What a reader is asked to do. A pause lasts at most as long as the stream it came on; a raise may be repeated and is
+/// What a reader is asked to do. A pause lasts at most as long as the stream it came on; all may be repeated and are
 /// idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatermarkEffect {

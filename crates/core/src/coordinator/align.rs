@@ -5,7 +5,7 @@
 //! has no watermark yet, or has one at or below W. None of these is more than `max_drift` above W, so what W waits for
 //! is never paused; and once only paused partitions count, W rises to the lowest of them, which resumes it.
 
-use super::source::{Owner, Source};
+use super::source::{Owner, Pause, Source};
 use super::{WatermarkEffect, WatermarkMachine};
 use crate::time::{EventTime, Partition, Span};
 
@@ -17,12 +17,18 @@ impl WatermarkMachine {
         for (partition, source) in (0..).map(Partition).zip(&mut self.sources) {
             let Some(Owner { reader, .. }) = source.owner else { continue };
             let ahead = if lift { None } else { ahead_of(base, source) };
-            if source.paused && ahead.is_none_or(|ahead| ahead <= resume_at(max_drift)) {
-                source.paused = false;
-                effects.push(WatermarkEffect::Resume { reader, partition });
-            } else if !source.paused && ahead.is_some_and(|ahead| ahead > max_drift) {
-                source.paused = true;
-                effects.push(WatermarkEffect::Pause { reader, partition });
+            let too_far = |bound: Span| ahead.is_some_and(|ahead| ahead > bound);
+            let next = match source.pause {
+                Pause::Lifted | Pause::Unknown if too_far(max_drift) => Pause::Paused,
+                Pause::Paused if too_far(resume_at(max_drift)) => Pause::Paused,
+                Pause::Lifted | Pause::Paused | Pause::Unknown => Pause::Lifted,
+            };
+            if next != source.pause {
+                source.pause = next;
+                effects.push(match next {
+                    Pause::Paused => WatermarkEffect::Pause { reader, partition },
+                    Pause::Lifted | Pause::Unknown => WatermarkEffect::Resume { reader, partition },
+                });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Why W stands where it stands: read access for status, console and `tidegate why`.
 
-use super::source::{Ground, ReaderId, Source, SourceState};
+use super::source::{Ground, Pause, ReaderId, Source, SourceState};
 use super::{WatermarkConfig, WatermarkMachine};
 use crate::announcement::{ReaderEpoch, Term};
 use crate::time::{Partition, Watermark};
@@ -45,7 +45,7 @@ impl WatermarkMachine {
             state: source.state,
             reader: source.owner.map(|owner| (owner.reader, owner.epoch)),
             lag: source.lag,
-            paused: source.paused,
+            paused: source.pause == Pause::Paused,
             holds: holds(source, ground),
         };
         WatermarkStatus {

@@ -98,6 +98,15 @@ pub(super) enum Heard {
     },
 }
 
+/// Whether the reader has been asked to stop for drift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    Lifted,
+    Paused,
+    /// The reader may be one that was paused before, on a stream that is still open: it is told anew.
+    Unknown,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) state: SourceState,
@@ -107,7 +116,7 @@ pub(super) struct Source {
     pub(super) lag: u64,
     /// The largest event time that any reader of it has accepted.
     pub(super) seen: Option<EventTime>,
-    pub(super) paused: bool,
+    pub(super) pause: Pause,
     /// The last raise asked of the present reader at the present position, and when.
     pub(super) raised: Option<(EventTime, Tick)>,
 }
@@ -120,7 +129,7 @@ impl Source {
             heard_at: Tick(0),
             lag: 0,
             seen: None,
-            paused: false,
+            pause: Pause::Lifted,
             raised: None,
         }
     }
@@ -131,10 +140,17 @@ impl Source {
             return Heard::Stale;
         }
         let new_reader = self.owner != Some(sender);
+        let raised = self.raised.map(|(to, _)| to);
         if new_reader {
-            // Its predecessor's pause and raise died with the stream they were sent on.
-            self.paused = false;
             self.raised = None;
+        }
+        if self.owner.is_some_and(|owner| owner.reader != reader) {
+            self.pause = match self.state {
+                // Its predecessor's pause died with the stream it was sent on.
+                SourceState::Unowned(_) => Pause::Lifted,
+                // Two readers at a time, until the group has its way: this one may have been paused before.
+                _ => Pause::Unknown,
+            };
         }
         let (known, position) = match self.state.reading() {
             Some(last) => (last.watermark, Some(last.position)),
@@ -143,13 +159,11 @@ impl Source {
         if position != Some(report.position) {
             self.raised = None;
         }
-        self.seen = self.seen.max(match report.max_event_time {
-            Some(time) => Some(time),
-            // A reader that starts behind the last record has accepted nothing, but the shards have seeded its
-            // watermark, perhaps with records that nobody reported: none is further ahead of it than the delay.
-            None if new_reader && report.watermark > known => report.watermark.map(|at| at.plus(delay)),
-            None => None,
-        });
+        // A reader that starts behind the last record has not accepted it, but the shards have seeded its watermark, perhaps
+        // with records that nobody reported: none is further ahead of it than the delay. A raise is no record.
+        let risen = report.watermark > known && report.watermark != raised;
+        let seeded = report.watermark.filter(|_| risen).map(|at| at.plus(delay));
+        self.seen = self.seen.max(report.max_event_time).max(seeded);
         let state = SourceState::of(report);
         let changed = new_reader || state != self.state;
         self.owner = Some(sender);
@@ -180,7 +194,7 @@ impl Source {
         if let Some(reading) = self.state.reading() {
             self.state = SourceState::Unowned(reading);
         }
-        self.paused = false;
+        self.pause = Pause::Lifted;
         self.raised = None;
     }
 
@@ -192,6 +206,7 @@ impl Source {
         }
         self.disown();
         self.owner = None;
+        self.pause = Pause::Unknown;
         if let Some(reading) = self.state.reading() {
             self.state = SourceState::Expired(reading);
         }

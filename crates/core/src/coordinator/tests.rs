@@ -393,3 +393,41 @@ fn a_reader_change_lifts_every_pause() {
     );
     assert_eq!(m.tick(Tick(3), NO_CLOCK), [WatermarkEffect::Pause { reader: A, partition: Partition(1) }]);
 }
+
+#[test]
+fn a_reader_that_expired_while_paused_is_told_anew_when_it_comes_back() {
+    let mut m = machine(2, WatermarkConfig { max_drift: Some(Span(100)), ..config() });
+    m.report(A, &active(0, 0, 1), Tick(0));
+    m.report(B, &active(1, 500, 1), Tick(0));
+    m.tick(Tick(0), NO_CLOCK);
+    assert_eq!(m.tick(Tick(1), NO_CLOCK), [WatermarkEffect::Pause { reader: B, partition: Partition(1) }]);
+    m.report(A, &active(0, 450, 9), Tick(950));
+    m.tick(Tick(950), NO_CLOCK);
+    m.report(B, &report(1, PartitionState::Blocked, Some(500), 1), Tick(951));
+    assert_eq!(m.tick(Tick(951), NO_CLOCK), [WatermarkEffect::Resume { reader: B, partition: Partition(1) }]);
+}
+
+#[test]
+fn a_pause_outlives_a_new_epoch_on_the_same_stream_until_it_is_lifted() {
+    let mut m = machine(2, WatermarkConfig { max_drift: Some(Span(100)), ..config() });
+    m.report(A, &active(0, 0, 1), Tick(0));
+    m.report(B, &active(1, 500, 1), Tick(0));
+    m.tick(Tick(0), NO_CLOCK);
+    m.tick(Tick(1), NO_CLOCK);
+    m.report(
+        B,
+        &Report { epoch: ReaderEpoch(6), ..report(1, PartitionState::Blocked, Some(500), 1) },
+        Tick(2),
+    );
+    assert_eq!(m.tick(Tick(2), NO_CLOCK), [WatermarkEffect::Resume { reader: B, partition: Partition(1) }]);
+}
+
+#[test]
+fn finish_reaches_what_seeded_a_reader_though_it_has_read_only_older_records() {
+    let mut m = machine(1, WatermarkConfig { on_quiet: OnQuiet::Finish, ..config() });
+    let seeded = Report { max_event_time: Some(EventTime(3)), ..idle(0, 100, 9) };
+    m.report(A, &seeded, Tick(0));
+    assert_eq!(raises(&m.tick(Tick(1), NO_CLOCK)), [(0, 9, 170)], "a record at 110 made the watermark 100");
+    m.report(A, &Report { max_event_time: Some(EventTime(3)), ..idle(0, 170, 9) }, Tick(2));
+    assert_eq!(raises(&m.tick(Tick(3), NO_CLOCK)), [], "a raise is no record");
+}
