@@ -265,8 +265,11 @@ impl ShardState {
             .iter()
             .flat_map(|(end, keys)| keys.iter().map(|(key, emitted)| ((*end, key.clone()), *emitted)))
             .collect();
+        // A partition of which nothing is known is the same as one never heard of.
+        let known =
+            self.inputs.iter().rposition(|input| *input != Input::default()).map_or(0, |last| last + 1);
         CanonicalState {
-            inputs: self.inputs.clone(),
+            inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
             revisions,
             watermark: self.watermark,
