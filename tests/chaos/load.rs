@@ -1,4 +1,7 @@
-//! A paced stream of records with a clock that misbehaves a little, produced idempotently to a broker that comes and goes.
+//! A paced stream of records with a clock that misbehaves a little, produced to a broker that comes and goes.
+//!
+//! One request in flight keeps the order of a partition. A record whose answer is lost may be in the topic twice: as two
+//! records, of which tidegate must lose none either.
 
 use std::{
     sync::{
@@ -45,7 +48,9 @@ impl Load {
         seed: u64,
     ) -> Result<Self> {
         let producer: BaseProducer = client_config(bootstrap)
-            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("max.in.flight.requests.per.connection", "1")
+            .set("socket.timeout.ms", "10000")
             .set("linger.ms", "5")
             .set("message.timeout.ms", "0")
             .set("queue.buffering.max.messages", "1000000")
@@ -66,7 +71,9 @@ impl Load {
                 }
                 producer.poll(Duration::from_millis(5));
             }
-            producer.flush(Duration::from_secs(60)).context("the last records of the load")?;
+            producer.flush(Duration::from_secs(60)).with_context(|| {
+                format!("{} records of the load are undelivered", producer.in_flight_count())
+            })?;
             Ok(made)
         });
         Ok(Self { stop, thread })

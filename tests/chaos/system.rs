@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::schedule::Action;
 
-/// How long a service may take to stop when asked.
+/// How long a service may take to stop when asked: its own bound, and as long again as it may be halted.
 const STOP: Duration = Duration::from_secs(30);
+/// How often stopping services are looked at.
+const TICK: Duration = Duration::from_millis(20);
 
 /// How to start a service.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct Service {
     /// Whether it should run.
     wanted: bool,
     child: Option<Child>,
+    /// When the child was asked to stop.
+    asked: Option<Instant>,
 }
 
 /// All services.
@@ -57,6 +61,7 @@ impl System {
             state: self.state(name),
             wanted: false,
             child: None,
+            asked: None,
         };
         self.services.insert(name, service);
         Ok(())
@@ -73,13 +78,13 @@ impl System {
                     std::fs::remove_dir_all(&service.state)?;
                 }
             }
-            Action::Stop => {
-                service.wanted = false;
-                service.signal("TERM")?;
-            }
+            Action::Stop => service.ask_to_stop()?,
             Action::Start => {
-                self.surprises += u64::from(service.stopped(name)?);
-                service.start()?;
+                service.wanted = true;
+                // What is still stopping is started again once it has.
+                if service.child.is_none() {
+                    service.start()?;
+                }
             }
             Action::Halt => service.signal("STOP")?,
             Action::Resume => service.signal("CONT")?,
@@ -87,18 +92,14 @@ impl System {
         Ok(())
     }
 
-    /// Starts again what has ended by itself, and says so.
+    /// Says what has ended by itself or not stopped well, and starts again what should run.
     pub fn supervise(&mut self) -> Result<()> {
         for (name, service) in &mut self.services {
-            let Some(child) = &mut service.child else { continue };
-            let Some(status) = child.try_wait()? else { continue };
-            service.child = None;
-            if !service.wanted && status.success() {
-                continue;
+            if let Some(surprise) = service.ended()? {
+                self.surprises += 1;
+                println!("         {name} {surprise}; the end of its log:\n{}", service.tail());
             }
-            self.surprises += 1;
-            println!("         {name} ended by itself ({status}); the end of its log:\n{}", service.tail());
-            if service.wanted {
+            if service.wanted && service.child.is_none() {
                 service.start()?;
             }
         }
@@ -116,12 +117,13 @@ impl System {
     }
 
     /// Asks all to stop, one after the other in this order, and waits for each.
-    pub fn stop(&mut self, order: &[&'static str]) -> Result<()> {
+    pub fn stop(&mut self, order: &[&str]) -> Result<()> {
         for name in order {
-            let Some(service) = self.services.get_mut(name) else { continue };
-            service.wanted = false;
-            service.signal("TERM")?;
-            self.surprises += u64::from(service.stopped(name)?);
+            self.apply(name, Action::Stop)?;
+            while self.services.get(name).is_some_and(|service| service.child.is_some()) {
+                self.supervise()?;
+                std::thread::sleep(TICK);
+            }
         }
         Ok(())
     }
@@ -129,10 +131,6 @@ impl System {
 
 impl Service {
     fn start(&mut self) -> Result<()> {
-        self.wanted = true;
-        if self.child.is_some() {
-            return Ok(());
-        }
         let out = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.binary)
             .args(&self.arguments)
@@ -145,8 +143,15 @@ impl Service {
         Ok(())
     }
 
+    fn ask_to_stop(&mut self) -> Result<()> {
+        self.wanted = false;
+        self.asked = self.child.is_some().then(Instant::now);
+        self.signal("TERM")
+    }
+
     fn kill(&mut self) -> Result<()> {
         self.wanted = false;
+        self.asked = None;
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
@@ -164,41 +169,29 @@ impl Service {
         Ok(())
     }
 
-    /// Waits until a service that was asked to stop has; true if it did not end well.
-    fn stopped(&mut self, name: &str) -> Result<bool> {
-        if self.wanted {
-            return Ok(false);
-        }
-        let Some(mut child) = self.child.take() else { return Ok(false) };
-        let asked = Instant::now();
-        let status: Option<ExitStatus> = loop {
-            let status = child.try_wait()?;
-            if status.is_some() || asked.elapsed() > STOP {
-                break status;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        match status {
-            Some(status) if status.success() => Ok(false),
-            Some(status) => {
-                println!("         {name} stopped with {status}; the end of its log:\n{}", self.tail());
-                Ok(true)
-            }
-            None => {
+    /// Looks whether the process has ended; says how, unless it was asked to and did so well.
+    fn ended(&mut self) -> Result<Option<String>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let surprise = match (child.try_wait()?, self.asked) {
+            (None, Some(asked)) if asked.elapsed() > STOP => {
                 child.kill()?;
                 child.wait()?;
-                println!(
-                    "         {name} did not stop within {STOP:?}; the end of its log:\n{}",
-                    self.tail()
-                );
-                Ok(true)
+                Some(format!("did not stop within {STOP:?} and was killed"))
             }
-        }
+            (None, _) => return Ok(None),
+            (Some(status), Some(_)) if status.success() => None,
+            (Some(status), Some(_)) => Some(format!("stopped with {status}")),
+            (Some(status), None) => Some(format!("ended by itself ({status})")),
+        };
+        self.child = None;
+        self.asked = None;
+        Ok(surprise)
     }
 
     fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<_> = text.lines().rev().take(8).collect();
+        // The client library repeats itself while there is no broker.
+        let lines: Vec<_> = text.lines().rev().filter(|line| !line.contains("librdkafka")).take(8).collect();
         lines.into_iter().rev().map(|line| format!("           {line}\n")).collect()
     }
 }
