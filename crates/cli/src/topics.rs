@@ -126,7 +126,7 @@ pub(crate) fn write_results(kafka: &KafkaConfig, job: &Job, path: &Path) -> Resu
     Ok(written)
 }
 
-/// Writes every dead letter to `path`, a JSON object a line: key, value, timestamp, headers (bytes as text).
+/// Writes every dead letter to `path`, a JSON object a line: key, value, headers (bytes as text; of a repeated name the last).
 ///
 /// # Errors
 /// When the topic cannot be read or the file not written.

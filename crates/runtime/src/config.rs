@@ -1,6 +1,6 @@
 //! The flags that every service has; a service flattens them into its own.
 //!
-//! Addresses default to loopback; port 0 takes a free port, which the service logs.
+//! Addresses default to loopback; port 0 takes a free port, so name one where the address has to be known.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
