@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -14,6 +15,8 @@ use crate::schedule::Action;
 
 /// How long a service may take to stop when asked: its own bound, and as long again as it may be halted.
 const STOP: Duration = Duration::from_secs(30);
+/// SIGTERM.
+const TERM: i32 = 15;
 /// How often stopping services are looked at.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -179,7 +182,8 @@ impl Service {
                 Some(format!("did not stop within {STOP:?} and was killed"))
             }
             (None, _) => return Ok(None),
-            (Some(status), Some(_)) if status.success() => None,
+            // The signal itself ends a process that has only just begun.
+            (Some(status), Some(_)) if status.success() || status.signal() == Some(TERM) => None,
             (Some(status), Some(_)) => Some(format!("stopped with {status}")),
             (Some(status), None) => Some(format!("ended by itself ({status})")),
         };
