@@ -155,6 +155,11 @@ impl Error {
                     | Code::RequestTimedOut
                     | Code::LeaderNotAvailable
                     | Code::NotLeaderForPartition
+                    // Client and broker learn of a new leader at different times.
+                    | Code::FencedLeaderEpoch
+                    | Code::UnknownLeaderEpoch
+                    | Code::OffsetNotAvailable
+                    | Code::ListenerNotFound
                     | Code::BrokerNotAvailable
                     | Code::ReplicaNotAvailable
                     | Code::NetworkException
