@@ -36,7 +36,8 @@ pub enum CommitOutcome {
 impl Changelog {
     /// Every log with its genesis block.
     pub fn new(scenario: &Scenario, topic: &Topic) -> Self {
-        let starts: Vec<_> = (0..scenario.partitions).map(Partition).map(|p| (p, topic.log(p).start)).collect();
+        let starts: Vec<_> =
+            (0..scenario.partitions).map(Partition).map(|p| (p, topic.log(p).start)).collect();
         let genesis = ShardState::genesis(JOB, &starts);
         let log = || {
             let mut log = ShardLog::default();

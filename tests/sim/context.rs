@@ -8,8 +8,8 @@ use std::{
 
 use tidegate_core::{
     announcement::Announcement,
-    assignment::{Owners, Registration},
     announcement::{AssignmentId, Report},
+    assignment::{Owners, Registration},
     frame::Frame,
     shard::{CanonicalState, Commit},
     source::{LaneKind, Opening, Want},
@@ -80,24 +80,76 @@ pub enum Message {
 /// One thing that happens.
 #[derive(Debug)]
 pub enum Event {
-    Deliver { link: LinkId, to: usize, message: Message },
-    Down { link: LinkId, at: usize },
+    Deliver {
+        link: LinkId,
+        to: usize,
+        message: Message,
+    },
+    Down {
+        link: LinkId,
+        at: usize,
+    },
     Tick(Process),
-    Read { ingest: u64, partition: Partition, lane: LaneKind, reading: u64 },
-    EndAsked { ingest: u64, partition: Partition },
-    EndAnswered { ingest: u64, partition: Partition, stable: Offset, high: Offset },
+    Read {
+        ingest: u64,
+        partition: Partition,
+        lane: LaneKind,
+        reading: u64,
+    },
+    EndAsked {
+        ingest: u64,
+        partition: Partition,
+    },
+    EndAnswered {
+        ingest: u64,
+        partition: Partition,
+        stable: Offset,
+        high: Offset,
+    },
     /// The group tells a member what it reads from now on.
-    Assigned { ingest: u64, generation: u64, partitions: Vec<Partition> },
-    Rebalance { recreated: bool },
+    Assigned {
+        ingest: u64,
+        generation: u64,
+        partitions: Vec<Partition>,
+    },
+    Rebalance {
+        recreated: bool,
+    },
     /// `init_transactions` reaches the broker.
-    Init { by: Process, shard: Shard, attempt: u64 },
-    InitAnswered { by: Process, shard: Shard, attempt: u64, epoch: u64 },
+    Init {
+        by: Process,
+        shard: Shard,
+        attempt: u64,
+    },
+    InitAnswered {
+        by: Process,
+        shard: Shard,
+        attempt: u64,
+        epoch: u64,
+    },
     /// The worker has read the changelog up to where it ended after its init.
-    Restored { worker: u64, shard: Shard, attempt: u64, epoch: u64 },
+    Restored {
+        worker: u64,
+        shard: Shard,
+        attempt: u64,
+        epoch: u64,
+    },
     Commit(Box<CommitRequest>),
-    CommitAnswered { worker: u64, shard: Shard, attempt: u64, outcome: CommitOutcome },
-    CommitOverdue { worker: u64, shard: Shard, attempt: u64 },
-    Truncate { shard: Shard, before: Offset },
+    CommitAnswered {
+        worker: u64,
+        shard: Shard,
+        attempt: u64,
+        outcome: CommitOutcome,
+    },
+    CommitOverdue {
+        worker: u64,
+        shard: Shard,
+        attempt: u64,
+    },
+    Truncate {
+        shard: Shard,
+        before: Offset,
+    },
     Fault(FaultKind),
     Start(Role),
     /// Faults end.
@@ -173,13 +225,23 @@ pub struct Context {
     queue: BinaryHeap<Due>,
     numbers: u64,
     pub events: u64,
+    pub census: Census,
 }
+
+/// How often what a run is there for has happened.
+pub type Census = BTreeMap<&'static str, u64>;
 
 /// Events that a failing seed shows.
 const SHOWN: usize = 60;
 
 impl Context {
-    pub fn new(scenario: Rc<Scenario>, topic: Rc<Topic>, dice: Dice, mutation: Option<Mutation>, traced: bool) -> Self {
+    pub fn new(
+        scenario: Rc<Scenario>,
+        topic: Rc<Topic>,
+        dice: Dice,
+        mutation: Option<Mutation>,
+        traced: bool,
+    ) -> Self {
         Self {
             now: 0,
             dice,
@@ -197,7 +259,12 @@ impl Context {
             queue: BinaryHeap::new(),
             numbers: 0,
             events: 0,
+            census: Census::new(),
         }
+    }
+
+    pub fn count(&mut self, what: &'static str) {
+        *self.census.entry(what).or_default() += 1;
     }
 
     /// A number never given before.
@@ -221,11 +288,17 @@ impl Context {
         self.dice.within(0, most)
     }
 
-    pub fn next(&mut self) -> Option<Event> {
+    /// What happens next, and its number.
+    pub fn next(&mut self) -> Option<(u64, Event)> {
         let due = self.queue.pop()?;
         self.now = self.now.max(due.at);
         self.events += 1;
-        Some(due.event)
+        Some((due.number, due.event))
+    }
+
+    /// Lets an event happen later, in the order in which it was due among those put off with it.
+    pub fn put_off(&mut self, until: u64, number: u64, event: Event) {
+        self.queue.push(Due { at: until, number, event });
     }
 
     pub fn note(&mut self, what: impl FnOnce() -> String) {
@@ -259,7 +332,8 @@ impl Context {
         let most = self.scenario.delay;
         let delay = self.dice.within(0, most);
         let lenient = [self.dice.chance(500), self.dice.chance(500)];
-        let link = Link { ends: [from, to], open: [true; 2], broken: false, lenient, arrives: [self.now; 2], delay };
+        let link =
+            Link { ends: [from, to], open: [true; 2], broken: false, lenient, arrives: [self.now; 2], delay };
         self.links.insert(id, link);
         Some(id)
     }
@@ -288,7 +362,8 @@ impl Context {
         let (open, arrives, now) = (known.open, known.arrives, self.now);
         for at in 0..2 {
             if open[at] {
-                let noticed = if self.dice.chance(300) { self.dice.within(0, 500) } else { self.dice.within(0, 30) };
+                let noticed =
+                    if self.dice.chance(300) { self.dice.within(0, 500) } else { self.dice.within(0, 30) };
                 let after = noticed.max(arrives[at].saturating_sub(now));
                 self.after(after, Event::Down { link, at });
             }
@@ -307,7 +382,8 @@ impl Context {
     /// A process is gone, with all its streams.
     pub fn gone(&mut self, process: Process) {
         self.live.remove(&process);
-        let links: Vec<_> = self.links.iter().filter(|(_, l)| l.ends.contains(&process)).map(|(id, _)| *id).collect();
+        let links: Vec<_> =
+            self.links.iter().filter(|(_, l)| l.ends.contains(&process)).map(|(id, _)| *id).collect();
         for link in links {
             self.close(link, process);
         }

@@ -104,7 +104,8 @@ impl Coordinator {
     fn committed_by_those_here(&self, ctx: &Context) -> Watermark {
         let heard = self.heard.iter().filter(|(shard, link)| {
             let committer = ctx.ledger.committer(*shard);
-            self.deposed_at.is_none() && self.workers.get(link).is_some_and(|(_, process)| *process == committer)
+            self.deposed_at.is_none()
+                && self.workers.get(link).is_some_and(|(_, process)| *process == committer)
         });
         heard.map(|(shard, _)| ctx.ledger.state(*shard).watermark()).max().flatten()
     }
@@ -112,11 +113,16 @@ impl Coordinator {
     fn direct(&self, effect: WatermarkEffect, ctx: &mut Context) {
         let (reader, message) = match effect {
             WatermarkEffect::Raise { reader, partition, at, to } => {
+                ctx.count("raises");
                 ctx.note(|| format!("coordinator {} {effect:?}", self.id));
                 ctx.ledger.raised(partition, at, to);
                 (reader, Message::Raise(partition, at, to))
             }
-            WatermarkEffect::Pause { reader, partition } => (reader, Message::Pause(partition, true)),
+            WatermarkEffect::Pause { reader, partition } => {
+                ctx.count("pauses for drift");
+                ctx.note(|| format!("coordinator {} {effect:?}", self.id));
+                (reader, Message::Pause(partition, true))
+            }
             WatermarkEffect::Resume { reader, partition } => (reader, Message::Pause(partition, false)),
         };
         ctx.send(LinkId(reader.0), self.process(), message);
@@ -155,8 +161,7 @@ impl Coordinator {
             AssignmentEffect::Fence { .. } => return,
         };
         ctx.note(|| format!("coordinator {} to {worker}: {message:?}", self.id));
-        // The newest stream of that name.
-        if let Some((link, _)) = self.workers.iter().rev().find(|(_, (name, _))| name == worker) {
+        if let Some((link, _)) = self.workers.iter().find(|(_, (name, _))| name == worker) {
             ctx.send(*link, self.process(), message);
         }
     }
@@ -206,6 +211,13 @@ impl Coordinator {
                 let (mut registration, committed, announced) = *hello;
                 registration.stream = StreamId(link.0);
                 let Process::Worker(process) = from else { return };
+                let same = |(_, (name, _)): &(&LinkId, &(WorkerId, u64))| *name == registration.worker;
+                let replaced: Vec<_> = self.workers.iter().filter(same).map(|(link, _)| *link).collect();
+                for link in replaced {
+                    self.workers.remove(&link);
+                    self.heard.retain(|(_, other)| *other != link);
+                    ctx.close(link, self.process());
+                }
                 self.workers.insert(link, (registration.worker.clone(), process));
                 self.heard.extend(registration.claims.keys().map(|shard| (*shard, link)));
                 self.watermark.recover(committed, announced.as_ref());

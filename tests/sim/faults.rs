@@ -15,6 +15,7 @@ impl World {
         let worker = any(self.workers.keys().copied().collect(), self);
         let coordinator = any(self.coordinators.keys().copied().collect(), self);
         let span = self.ctx.dice.within(30, 1_500);
+        self.ctx.count("faults");
         self.ctx.note(|| format!("fault {kind:?} for {span} ms"));
         match (kind, ingest, worker, coordinator) {
             (FaultKind::CrashIngest, Some(id), _, _) => {
@@ -51,8 +52,10 @@ impl World {
                 self.start(Role::Worker(name));
             }
             (FaultKind::DrainWorker, _, Some(id), _) => {
-                if let Some(worker) = self.workers.get_mut(&id) {
+                if let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.draining) {
                     worker.drain(&mut self.ctx);
+                    let name = worker.name.clone();
+                    self.ctx.after(span, Event::Start(Role::Worker(name)));
                 }
             }
             _ => {}
@@ -66,7 +69,7 @@ impl World {
         if self.ctx.dice.chance(damaged) {
             let lost = self.ctx.dice.chance(300);
             let incarnation = self.ctx.dice.bits();
-            let ahead = self.ctx.dice.chance(300);
+            let ahead = self.ctx.dice.chance(500);
             let volume = self.abandoned(&name).map(std::mem::take).unwrap_or_default();
             let volume = volume.into_iter().filter(|_| !lost).map(|(shard, mut store)| {
                 // The store of another chain, or one that the log has not come to.
@@ -87,7 +90,8 @@ impl World {
 
     fn pause(&mut self, process: Process, span: u64) {
         let until = self.ctx.now + span;
-        self.paused.insert(process, until);
+        let known = self.paused.entry(process).or_default();
+        *known = until.max(*known);
     }
 
     /// The group goes on without the member, which goes on without the group.

@@ -38,7 +38,10 @@ impl Group {
 
     pub fn heal(&mut self, ingests: impl Iterator<Item = u64>) {
         self.members.values_mut().for_each(|member| member.expelled_until = 0);
-        debug_assert!(ingests.into_iter().all(|ingest| self.members.contains_key(&ingest)), "all live ones are members");
+        debug_assert!(
+            ingests.into_iter().all(|ingest| self.members.contains_key(&ingest)),
+            "all live ones are members"
+        );
     }
 
     /// Gives every partition to a member: to the one that had it, where the counts allow; `recreated` begins at generation 1.
@@ -64,7 +67,8 @@ impl Group {
         for (ingest, member) in present {
             let delay = if ctx.dice.chance(300) { ctx.dice.within(0, 300) } else { ctx.latency() };
             member.told = member.told.max(now + delay);
-            let event = Event::Assigned { ingest: *ingest, generation, partitions: member.partitions.clone() };
+            let event =
+                Event::Assigned { ingest: *ingest, generation, partitions: member.partitions.clone() };
             ctx.after(member.told - now, event);
         }
     }

@@ -1,14 +1,17 @@
 //! An ingest process: the shell around [`SourcePartition`], with its readers and streams.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tidegate_core::{
     announcement::{Announcement, PartitionState, ReaderEpoch, Report},
     assignment::Owners,
-    frame::{Frame, Rows},
+    frame::{Frame, Rows, SessionId},
     lane::{RejectedRecord, Row, WorkerRef},
     source::{Effect, LaneKind, SourcePartition},
-    time::{Offset, Partition, Tick},
+    time::{Offset, Partition, Shard, Tick},
 };
 
 use crate::{
@@ -27,6 +30,13 @@ pub struct Ingest {
     workers: BTreeMap<LinkId, Connection>,
     reports: BTreeMap<Partition, Report>,
     held: bool,
+    /// Partitions ever given to this process: their sessions are numbered apart.
+    readings: u64,
+    /// Shards that asked for payloads, and the sessions that bring them.
+    asked: BTreeSet<(Partition, Shard)>,
+    whole: BTreeSet<SessionId>,
+    /// The states last reported, so that the trace shows changes.
+    told: BTreeMap<Partition, PartitionState>,
 }
 
 #[derive(Debug)]
@@ -63,6 +73,10 @@ impl Ingest {
             workers: BTreeMap::new(),
             reports: BTreeMap::new(),
             held: false,
+            readings: 0,
+            asked: BTreeSet::new(),
+            whole: BTreeSet::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -89,7 +103,8 @@ impl Ingest {
     /// A stream to every worker that owns a shard, none to others.
     fn connect_workers(&mut self, ctx: &mut Context) {
         let Some(owners) = &self.owners else { return };
-        let named: Vec<u64> = owners.owners.values().map(|owner| owner.address.parse().expect("a number")).collect();
+        let named: Vec<u64> =
+            owners.owners.values().map(|owner| owner.address.parse().expect("a number")).collect();
         let idle: Vec<_> =
             self.workers.iter().filter(|(_, c)| !named.contains(&c.process)).map(|(link, _)| *link).collect();
         for link in idle {
@@ -97,7 +112,9 @@ impl Ingest {
         }
         for process in named {
             let known = self.workers.values().any(|connection| connection.process == process);
-            if let Some(link) = (!known).then(|| ctx.connect(self.process(), Process::Worker(process))).flatten() {
+            if let Some(link) =
+                (!known).then(|| ctx.connect(self.process(), Process::Worker(process))).flatten()
+            {
                 self.workers.insert(link, Connection { process, frames: Vec::new(), under_way: 0 });
                 self.ask(link, ctx);
             }
@@ -125,7 +142,9 @@ impl Ingest {
 
     fn flush_worker(&mut self, link: LinkId, ctx: &mut Context) {
         let process = self.process();
-        if let Some(connection) = self.workers.get_mut(&link).filter(|connection| !connection.frames.is_empty()) {
+        if let Some(connection) =
+            self.workers.get_mut(&link).filter(|connection| !connection.frames.is_empty())
+        {
             ctx.send(link, process, Message::Frames(std::mem::take(&mut connection.frames)));
         }
     }
@@ -135,6 +154,9 @@ impl Ingest {
             Message::Wants(wants) if self.workers.contains_key(&link) => {
                 let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
                 for (partition, want) in wants {
+                    if want.payloads {
+                        self.asked.insert((partition, want.shard));
+                    }
                     by_partition.entry(partition).or_default().push(want);
                 }
                 for (partition, wants) in by_partition {
@@ -169,8 +191,16 @@ impl Ingest {
             Message::Owners(owners) => {
                 let version = |owners: &Owners| (owners.term, owners.version);
                 if self.owners.as_ref().is_none_or(|known| version(&owners) >= version(known)) {
+                    let named: Vec<_> =
+                        owners.owners.iter().map(|(shard, owner)| (*shard, owner.assignment)).collect();
+                    let sources = self.partitions.values_mut().map(|reading| &mut reading.source);
+                    let asks =
+                        sources.filter_map(|source| source.owned(owners.term, &named).then_some(())).count();
                     self.owners = Some(owners);
                     self.connect_workers(ctx);
+                    if asks > 0 {
+                        self.ask_all(ctx);
+                    }
                 }
             }
             Message::Raise(partition, at, to) => {
@@ -179,6 +209,7 @@ impl Ingest {
                 }
             }
             Message::Pause(partition, paused) => {
+                ctx.note(|| format!("ingest {} p{partition} paused: {paused}", self.id));
                 if let Some(reading) = self.partitions.get_mut(&partition) {
                     reading.paused = paused;
                     reading.source.set_held(paused || self.held, Tick(ctx.now));
@@ -191,6 +222,11 @@ impl Ingest {
     pub fn down(&mut self, link: LinkId, ctx: &mut Context) {
         if self.coordinator == Some(link) {
             self.coordinator = None;
+            // A pause lasts at most as long as the stream it came on.
+            for reading in self.partitions.values_mut().filter(|reading| reading.paused) {
+                reading.paused = false;
+                reading.source.set_held(self.held, Tick(ctx.now));
+            }
         }
         self.drop_worker(link, ctx);
     }
@@ -207,6 +243,14 @@ impl Ingest {
         self.look_at_credit(ctx);
     }
 
+    /// What is under way to workers, for a run that does not end.
+    pub fn explain(&self) -> String {
+        let shown =
+            |(link, c): (&LinkId, &Connection)| format!("{link:?} to {}: {} bytes", c.process, c.under_way);
+        let workers: Vec<_> = self.workers.iter().map(shown).collect();
+        format!("; ingest {} {:?} {workers:?}", self.id, self.coordinator)
+    }
+
     /// The group's word on what this process reads.
     pub fn assigned(&mut self, generation: u64, partitions: &[Partition], ctx: &mut Context) {
         let epoch = ReaderEpoch(generation);
@@ -218,7 +262,9 @@ impl Ingest {
                 continue;
             }
             let (job, timing) = (Arc::clone(&ctx.scenario.job), ctx.scenario.timing);
-            let mut source = SourcePartition::new(job, *partition, epoch, timing, Tick(ctx.now));
+            self.readings += 1;
+            let mut source = SourcePartition::new(job, *partition, epoch, timing, Tick(ctx.now))
+                .with_sessions_behind(SessionId(self.readings << 32));
             if let Some(announced) = &self.announced {
                 source.announce(announced);
             }
@@ -327,16 +373,23 @@ impl Ingest {
                     let link = LinkId(worker.0);
                     self.flush_worker(link, ctx);
                     ctx.note(|| format!("ingest {} opens {opening:?} to {link:?}", self.id));
+                    if opening.shards.iter().any(|shard| self.asked.remove(&(partition, *shard))) {
+                        self.whole.insert(opening.session);
+                    }
                     ctx.send(link, self.process(), Message::Open(opening));
                 }
-                Effect::Frame(worker, frame) => {
+                Effect::Frame(worker, mut frame) => {
+                    if ctx.scenario.bare && !self.whole.contains(&frame.session) {
+                        frame.rows.iter_mut().for_each(|(_, rows)| rows.payloads.clear());
+                    }
+                    ctx.note(|| format!("ingest {} p{partition} {}", self.id, shown(&frame)));
                     if let Some(connection) = self.workers.get_mut(&LinkId(worker.0)) {
                         connection.under_way += bytes(&frame);
                         connection.frames.push(frame);
                     }
                 }
                 Effect::Report(report) => {
-                    if report.state == PartitionState::Idle {
+                    if self.told.insert(partition, report.state) != Some(report.state) {
                         ctx.note(|| format!("ingest {} {report:?}", self.id));
                     }
                     self.reports.insert(report.partition, report);
@@ -356,6 +409,7 @@ impl Ingest {
 
     fn start(&mut self, partition: Partition, lane: LaneKind, offset: Offset, ctx: &mut Context) {
         let reading = ctx.number();
+        ctx.count(if lane == LaneKind::Main { "main readings" } else { "catch-up readings" });
         ctx.note(|| format!("ingest {} reads p{partition} {lane:?} from {offset}", self.id));
         *self.reader(partition, lane) = Reader { reading, position: offset };
         let latency = ctx.latency();
@@ -372,6 +426,22 @@ impl Ingest {
             }
         }
     }
+}
+
+fn shown(frame: &Frame) -> String {
+    let rows: Vec<_> = frame
+        .rows
+        .iter()
+        .map(|(shard, rows)| format!("s{shard}: {:?} at {:?}", rows.times, rows.offsets))
+        .collect();
+    format!(
+        "frame of session {} [{}, {}) watermark {:?} {:?} {rows:?}",
+        frame.session.0 & 0xffff_ffff,
+        frame.from,
+        frame.to,
+        frame.watermark,
+        frame.state
+    )
 }
 
 /// What a frame costs of the credit.

@@ -29,7 +29,6 @@ pub struct Ledger {
     announced: Vec<Announcement>,
     raised: BTreeMap<Partition, Vec<(Offset, EventTime)>>,
     answer: Option<Answer>,
-    pub commits: u64,
 }
 
 /// One shard's committed chain.
@@ -41,11 +40,14 @@ struct Account {
     committer: u64,
     retired: BTreeSet<u64>,
     dead: BTreeMap<Partition, u64>,
+    /// The most rows it ever held.
+    most_rows: usize,
 }
 
 impl Ledger {
     pub fn new(scenario: Rc<Scenario>, topic: Rc<Topic>) -> Self {
-        let starts: Vec<_> = (0..scenario.partitions).map(Partition).map(|p| (p, topic.log(p).start)).collect();
+        let starts: Vec<_> =
+            (0..scenario.partitions).map(Partition).map(|p| (p, topic.log(p).start)).collect();
         let mut state = ShardState::empty(&scenario.job);
         state.fold(&ShardState::genesis(JOB, &starts)).expect("genesis begins a log");
         let account = || Account {
@@ -53,6 +55,7 @@ impl Ledger {
             committer: 0,
             retired: BTreeSet::new(),
             dead: BTreeMap::new(),
+            most_rows: 0,
         };
         let answer = scenario.exact.then(|| oracle::batch(&scenario.job, topic.records(), |_, _| false));
         Self {
@@ -64,7 +67,6 @@ impl Ledger {
             announced: Vec::new(),
             raised: BTreeMap::new(),
             answer,
-            commits: 0,
         }
     }
 
@@ -73,7 +75,7 @@ impl Ledger {
         &self.shards[shard.0 as usize].state
     }
 
-    /// Whether the log holds a block of an incarnation that came after `known`: another owner has committed.
+    /// The process whose the shard's last commit was.
     pub fn committer(&self, shard: Shard) -> u64 {
         self.shards[shard.0 as usize].committer
     }
@@ -87,9 +89,11 @@ impl Ledger {
                 && last.version < announcement.version
         });
         ensure(rises, "I1: the global watermark never falls", || format!("{announcement:?} after {last:?}"));
-        ensure(reached <= announcement.watermark, "I1: the global watermark is not below a committed one", || {
-            format!("{announcement:?}, but {reached:?} is committed")
-        });
+        ensure(
+            reached <= announcement.watermark,
+            "I1: the global watermark is not below a committed one",
+            || format!("{announcement:?}, but {reached:?} is committed"),
+        );
         self.announced.push(announcement.clone());
     }
 
@@ -100,7 +104,6 @@ impl Ledger {
 
     /// A transaction is in the log.
     pub fn committed(&mut self, request: &CommitRequest) {
-        self.commits += 1;
         let shard = request.shard;
         let block = &request.commit.block;
         let place = || format!("shard {shard}, block {} of {:x}", block.sequence, block.incarnation);
@@ -116,9 +119,15 @@ impl Ledger {
             violated("I6: one committed chain", format!("{}: {error}", place()));
         }
         account.committer = request.worker;
+        account.most_rows = account.most_rows.max(account.state.open_rows());
         let after = account.state.clone();
         ensure(after.canonical() == request.owner, "rebuild = owner", || {
-            format!("{}: the log folds to {:?}, the owner has {:?}", place(), after.canonical(), request.owner)
+            format!(
+                "{}: the log folds to {:?}, the owner has {:?}",
+                place(),
+                after.canonical(),
+                request.owner
+            )
         });
         ensure(after.watermark() >= before.watermark(), "I1: a committed watermark never falls", || {
             format!("{}: {:?} after {:?}", place(), after.watermark(), before.watermark())
@@ -189,7 +198,9 @@ impl Ledger {
         ensure(!matches!(pane, (Pane::Final, 1..)), "I4: the final result is the first", seen);
         if let Some(answer) = &self.answer {
             let right = answer.get(&window).is_some_and(|values| oracle::same(&row.values, values));
-            ensure(right, "I4: a result is that of the batch", || format!("{row:?}, batch {:?}", answer.get(&window)));
+            ensure(right, "I4: a result is that of the batch", || {
+                format!("{row:?}, batch {:?}", answer.get(&window))
+            });
         }
         emitted.push(row.clone());
     }
@@ -219,9 +230,16 @@ impl Ledger {
             for (at, log) in self.topic.partitions.iter().enumerate() {
                 let p = Partition(at as u32);
                 let least = log.least_from(shard, next(after, p));
-                ensure(least.is_none_or(|least| least >= watermark), "I3: every record below W has arrived", || {
-                    format!("shard {shard} at {watermark} and {} of partition {p}: {least:?} is to come", next(after, p))
-                });
+                ensure(
+                    least.is_none_or(|least| least >= watermark),
+                    "I3: every record below W has arrived",
+                    || {
+                        format!(
+                            "shard {shard} at {watermark} and {} of partition {p}: {least:?} is to come",
+                            next(after, p)
+                        )
+                    },
+                );
             }
         }
         let holds = |announcement: &Announcement| {
@@ -232,10 +250,14 @@ impl Ledger {
                         || self.watermark_at(p, next(after, p)) >= Some(watermark)
                 })
         };
-        ensure(self.announced.iter().rev().any(holds), "I3: every partition that counts has reached W", || {
-            let positions: Vec<_> = after.inputs().iter().map(|input| input.next).collect();
-            format!("shard {shard} at {watermark}, positions {positions:?}")
-        });
+        ensure(
+            self.announced.iter().rev().any(holds),
+            "I3: every partition that counts has reached W",
+            || {
+                let positions: Vec<_> = after.inputs().iter().map(|input| input.next).collect();
+                format!("shard {shard} at {watermark}, positions {positions:?}")
+            },
+        );
     }
 
     /// The watermark that the partition can have at a position.
@@ -244,6 +266,17 @@ impl Ledger {
         let records = self.topic.log(partition).largest_below(next).map(|largest| largest.minus(delay));
         let raised = self.raised.get(&partition).into_iter().flatten();
         raised.filter(|(at, _)| *at <= next).map(|(_, to)| Some(*to)).max().flatten().max(records)
+    }
+
+    /// I7: snapshots keep the log near the size of the state. An owner that dies between a snapshot and the deletion of what it
+    /// makes superfluous leaves that to the next one.
+    pub fn check_log(&self, shard: Shard, bytes: usize) {
+        let row = 60 + 30 * self.scenario.job.aggregates.len();
+        let live = self.shards[shard.0 as usize].most_rows * row + 100 * self.topic.partitions.len();
+        let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(4 * live) + 1_000;
+        ensure(bytes <= 4 * begins, "I7: the log is bounded by the state", || {
+            format!("shard {shard}: {bytes} bytes, a snapshot begins at about {begins}")
+        });
     }
 
     /// Whether every record is covered and all windows up to the watermarks are out, as far as committed.
@@ -255,6 +288,14 @@ impl Ledger {
                 && account.state.canonical().closing.is_none()
                 && ends.into_iter().all(|(p, log)| next(&account.state, Partition(p as u32)) >= log.end())
         })
+    }
+
+    /// Rises with everything that brings the end nearer: offsets covered, results emitted, watermarks.
+    pub fn progress(&self) -> (u64, usize, Vec<Watermark>) {
+        let covered = self.shards.iter().flat_map(|a| a.state.inputs()).map(|input| input.next.0).sum();
+        let least = self.final_watermark();
+        let watermarks = self.shards.iter().map(|account| account.state.watermark().min(least)).collect();
+        (covered, self.results.values().map(Vec::len).sum(), watermarks)
     }
 
     /// What every shard's watermark has to come to.
@@ -291,9 +332,11 @@ impl Ledger {
     /// I4 at the end: what is there equals the batch over the records that were not dead-lettered.
     pub fn check_answer(&self) {
         for record in self.topic.records().filter(|record| record.rejected.is_some()) {
-            ensure(self.letters.contains_key(&(record.partition, record.offset)), "I4: every reject is there", || {
-                format!("{record:?}")
-            });
+            ensure(
+                self.letters.contains_key(&(record.partition, record.offset)),
+                "I4: every reject is there",
+                || format!("{record:?}"),
+            );
         }
         let letter = |record: &Record| self.letters.get(&(record.partition, record.offset));
         let kept = self.topic.records().filter(|r| letter(r).is_none_or(|l| l.reason == Reason::LatePartial));
@@ -301,7 +344,8 @@ impl Ledger {
             letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))
         });
         for (window, rows) in &self.results {
-            let right = expected.get(window).is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&r.values, v)));
+            let right =
+                expected.get(window).is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&r.values, v)));
             ensure(right, "I4: the last revision is that of the batch", || {
                 format!("{rows:?}, batch {:?}", expected.get(window))
             });

@@ -11,8 +11,6 @@ pub enum Mutation {
     NoFencing,
     /// An unknown outcome is taken for a commit (§5).
     UnknownIsCommitted,
-    /// An unknown outcome is taken for an abort, and the shard goes on from memory (§5).
-    UnknownIsRolledBackFromOldState,
     /// Idleness without a proof of the end (§4).
     IdleWithoutProof,
     /// The partition set is that of the partitions reported (§4).
@@ -21,12 +19,8 @@ pub enum Mutation {
     NacksAreLost,
     /// Frames that were refused are applied all the same, as if nothing were missing (§3.3).
     GapsAreCovered,
-    /// An owner goes on although another has committed since (§5).
-    GoesOnAfterAnother,
+    /// A session covers a shard that a later one has taken (§3.3).
+    OldSessionsKeepTheirShards,
     /// A local store is believed without looking whether it lies on the chain (§5).
     StoreIsBelieved,
-    /// The changelog is truncated although the snapshot has not been committed whole (§3.5).
-    TruncatesTooFar,
-    /// The epoch of a reader that has expired is remembered (§1).
-    ClaimOfAnOldTerm,
 }

@@ -50,7 +50,8 @@ fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
         let Some(column) = aggregate.column else { return Value::Count(records.len() as u64) };
         let numbers: Vec<i64> = records.iter().filter_map(|record| record.values[column]).collect();
         let scale = job.columns[column].scale;
-        let decimal = |units: Option<i64>| units.map_or(Value::Null, |u| Value::Decimal { units: u.into(), scale });
+        let decimal =
+            |units: Option<i64>| units.map_or(Value::Null, |u| Value::Decimal { units: u.into(), scale });
         let sum: i64 = numbers.iter().sum();
         match aggregate.function {
             AggregateFn::Count => Value::Count(numbers.len() as u64),

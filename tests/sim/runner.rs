@@ -2,22 +2,51 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
-use crate::{mutation::Mutation, violation::Violation, world::World};
+use crate::{context::Census, mutation::Mutation, violation::Violation, world::World};
 
 /// Seeds without `SEEDS` in the environment.
 const SEEDS: u64 = 300;
 const THREADS: u64 = 2;
+/// What has to have happened at least once in that many seeds.
+const EXERCISED: [&str; 23] = [
+    "catch-up readings",
+    "closings over several commits",
+    "commits",
+    "commits aborted",
+    "commits fenced",
+    "faults",
+    "final",
+    "gaps refused",
+    "late",
+    "late_partial",
+    "logs restored",
+    "logs truncated",
+    "main readings",
+    "no_event_time",
+    "owners that stood down",
+    "pauses for drift",
+    "payloads asked for",
+    "raises",
+    "stores used",
+    "tombstone",
+    "unknown outcomes",
+    "unreadable",
+    "windows corrected",
+];
 
 /// How a run went.
 #[derive(Debug)]
 pub struct Outcome {
     pub violation: Option<Violation>,
     pub events: u64,
-    pub commits: u64,
+    pub census: Census,
     /// The last things that happened, when traced.
     pub shown: Vec<String>,
     pub scenario: String,
@@ -28,7 +57,7 @@ pub fn run(mut world: World) -> Outcome {
     Outcome {
         violation: result.err().map(as_violation),
         events: world.ctx.events,
-        commits: world.ctx.ledger.commits,
+        census: world.ctx.census.clone(),
         shown: world.ctx.shown(),
         scenario: format!("{:?}", world.ctx.scenario),
     }
@@ -61,7 +90,8 @@ pub fn run_seeds() {
     }
     let count = number_of("SEEDS").unwrap_or(SEEDS);
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let (events, commits) = (AtomicU64::new(0), AtomicU64::new(0));
+    let events = AtomicU64::new(0);
+    let census = Mutex::new(Census::new());
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -73,7 +103,9 @@ pub fn run_seeds() {
                     }
                     let outcome = run_seed(seed, None, false);
                     events.fetch_add(outcome.events, Ordering::Relaxed);
-                    commits.fetch_add(outcome.commits, Ordering::Relaxed);
+                    let mut census = census.lock().expect("no thread panics with it");
+                    outcome.census.iter().for_each(|(what, count)| *census.entry(what).or_default() += count);
+                    drop(census);
                     if outcome.violation.is_some() && !failed.swap(true, Ordering::Relaxed) {
                         show(seed, &run_seed(seed, None, true));
                     }
@@ -83,12 +115,18 @@ pub fn run_seeds() {
     });
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "simulation: {count} seeds, {} events, {} commits, {:.0} seeds/s",
+        "simulation: {count} seeds, {} events, {:.0} seeds/s",
         events.into_inner(),
-        commits.into_inner(),
         count as f64 / seconds
     );
     assert!(!failed.into_inner(), "a seed violates an invariant: see above");
+    let census = census.into_inner().expect("no thread panicked with it");
+    println!("  {census:?}");
+    let idle: Vec<_> = EXERCISED.iter().filter(|what| !census.contains_key(*what)).collect();
+    assert!(
+        count < SEEDS || idle.is_empty(),
+        "{count} seeds went by without {idle:?}: they show nothing about it"
+    );
 }
 
 fn number_of(name: &str) -> Option<u64> {
@@ -103,6 +141,10 @@ fn show(seed: u64, outcome: &Outcome) {
     for line in &outcome.shown {
         println!("  {line}");
     }
-    println!("  after {} events, {} commits", outcome.events, outcome.commits);
+    println!(
+        "  after {} events, {} commits",
+        outcome.events,
+        outcome.census.get("commits").copied().unwrap_or(0)
+    );
     println!("  replay: SEED={seed} cargo test -p tidegate-tests --test sim every_seed -- --nocapture");
 }

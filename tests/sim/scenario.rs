@@ -49,6 +49,8 @@ pub struct Scenario {
     pub batch: usize,
     /// Bytes of frames that may be under way to a worker.
     pub credit: u64,
+    /// Frames lose the payloads that they bring unasked, as if ingest had not seen that they may be needed.
+    pub bare: bool,
     /// Bytes in a record of the changelog.
     pub chunk: usize,
     /// The local store is written after so many commits.
@@ -115,10 +117,12 @@ impl Scenario {
     pub fn generate(dice: &mut Dice) -> Self {
         let exact = dice.chance(500);
         let backlog = dice.chance(250);
-        let new_partitions = if backlog { 0 } else { dice.within(0, 2).saturating_sub(1) as u32 };
-        let tied = new_partitions > 0 || dice.chance(500);
         let refresh = dice.within(60, 150);
         let job = job(dice, refresh);
+        // What is added after everything was quiet comes too late for a job that has finished.
+        let finishes = exact && job.watermark.on_quiet == OnQuiet::Finish;
+        let new_partitions = if backlog || finishes { 0 } else { dice.within(0, 2).saturating_sub(1) as u32 };
+        let tied = new_partitions > 0 || dice.chance(500);
         let report_interval = dice.within(60, 150);
         let watermark = WatermarkConfig {
             max_drift: dice.chance(200).then(|| Span(dice.signed(100, 2_000))),
@@ -161,6 +165,7 @@ impl Scenario {
             delay: *dice.pick(&[3, 20, 80]),
             batch: dice.within(1, 20) as usize,
             credit: *dice.pick(&[300, 2_000, 100_000]),
+            bare: dice.chance(200),
             chunk: *dice.pick(&[80, 300, 4_000]),
             store_every: dice.within(1, 6),
             faults: faults(dice),
@@ -190,8 +195,7 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
     let columns: Vec<_> = (0..dice.within(0, 2))
         .map(|at| ColumnSpec { pointer: format!("/v{at}"), scale: dice.within(0, 2) as u32 })
         .collect();
-    let mut aggregates =
-        vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
+    let mut aggregates = vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
     let functions =
         [AggregateFn::Count, AggregateFn::Sum, AggregateFn::Min, AggregateFn::Max, AggregateFn::Avg];
     for column in 0..columns.len() {
@@ -231,6 +235,6 @@ fn faults(dice: &mut Dice) -> Faults {
         commit_aborted: often(60),
         commit_delayed: often(80),
         admin_lost: often(150),
-        store_damaged: often(500),
+        store_damaged: often(900),
     }
 }

@@ -94,7 +94,8 @@ impl Log {
     fn new(created: u64, start: Offset, items: Vec<Item>, shards: u32) -> Self {
         let mut largest = vec![None];
         for item in &items {
-            let time = item.record.as_ref().filter(|record| record.rejected.is_none()).map(|record| record.time);
+            let time =
+                item.record.as_ref().filter(|record| record.rejected.is_none()).map(|record| record.time);
             largest.push(time.max(*largest.last().unwrap()));
         }
         let shards = (0..shards).map(|shard| ShardView::new(&items, Shard(shard))).collect();
@@ -151,7 +152,8 @@ impl Log {
 
 impl ShardView {
     fn new(items: &[Item], shard: Shard) -> Self {
-        let own: Vec<_> = items.iter().filter_map(|item| item.record.as_ref()).filter(|r| r.shard == shard).collect();
+        let own: Vec<_> =
+            items.iter().filter_map(|item| item.record.as_ref()).filter(|r| r.shard == shard).collect();
         let mut least: Option<EventTime> = None;
         let mut least_from = vec![None];
         for record in own.iter().rev() {
@@ -191,7 +193,8 @@ fn generate_log(partition: Partition, scenario: &Scenario, dice: &mut Dice) -> L
         if scenario.transactions && !scenario.backlog && dice.chance(100) {
             stable += dice.within(1, 400);
         }
-        let middle = if tied { stable as i64 } else { base + pace * appended as i64 + items.len() as i64 * 7 };
+        let middle =
+            if tied { stable as i64 } else { base + pace * appended as i64 + items.len() as i64 * 7 };
         let mut time = middle + dice.signed(-delay / 2, delay / 2);
         if !scenario.exact && dice.chance(80) {
             time -= dice.signed(0, 4 * delay + 2 * scenario.job.window.size.0);
@@ -200,7 +203,9 @@ fn generate_log(partition: Partition, scenario: &Scenario, dice: &mut Dice) -> L
         } else if !tied && largest > i64::MIN {
             time = time.max(largest - delay);
         }
-        let rejected = dice.chance(40).then(|| *dice.pick(&[Reason::Unreadable, Reason::NoEventTime, Reason::Tombstone]));
+        let rejected = dice
+            .chance(40)
+            .then(|| *dice.pick(&[Reason::Unreadable, Reason::NoEventTime, Reason::Tombstone]));
         if rejected.is_none() {
             largest = largest.max(time);
         }
@@ -208,7 +213,8 @@ fn generate_log(partition: Partition, scenario: &Scenario, dice: &mut Dice) -> L
         let shards = scenario.job.shards;
         let shard =
             if rejected.is_some() { Shard::of_rejects(partition, shards) } else { Shard::of(&key, shards) };
-        let values = scenario.job.columns.iter().map(|_| (!dice.chance(100)).then(|| dice.signed(-50, 50))).collect();
+        let values =
+            scenario.job.columns.iter().map(|_| (!dice.chance(100)).then(|| dice.signed(-50, 50))).collect();
         let record =
             Record { partition, offset: Offset(next), time: EventTime(time), key, shard, values, rejected };
         items.push(Item { offset: Offset(next), appended, stable, record: Some(record) });

@@ -24,7 +24,7 @@ use crate::{
     context::{CommitRequest, Context, Event, LinkId, Message, Process},
     mutation::Mutation,
     store::{Found, LocalStore, restore},
-    violation::ensure,
+    violation::violated,
 };
 
 /// The stores of a worker's volume, by shard; they outlive the process.
@@ -49,6 +49,18 @@ struct Feed {
     sessions: BTreeMap<SessionId, Opening>,
 }
 
+impl Feed {
+    /// A shard belongs to the session of its partition that was opened last.
+    fn open(&mut self, opening: Opening, keeps: bool) {
+        for other in self.sessions.values_mut().filter(|other| other.partition == opening.partition && !keeps)
+        {
+            other.shards.retain(|shard| !opening.shards.contains(shard));
+        }
+        self.sessions.retain(|_, other| !other.shards.is_empty());
+        self.sessions.insert(opening.session, opening);
+    }
+}
+
 /// A shard that was assigned to this worker.
 #[derive(Debug)]
 pub struct Slot {
@@ -60,8 +72,6 @@ pub struct Slot {
     releasing: bool,
     /// W_s as last known committed.
     committed: Watermark,
-    /// The incarnations after which this owner may go on: its own, and the one it took over from.
-    own: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -145,9 +155,12 @@ impl Worker {
         }
     }
 
+    /// Leaves all shards, each with its commit; takes none any more.
     pub fn drain(&mut self, ctx: &mut Context) {
         self.draining = true;
         self.tell_coordinator(Message::Draining, ctx);
+        let shards: Vec<_> = self.shards.iter().map(|(shard, slot)| (*shard, slot.assignment)).collect();
+        shards.into_iter().for_each(|(shard, assignment)| self.release(shard, assignment, ctx));
     }
 
     pub fn down(&mut self, link: LinkId) {
@@ -175,7 +188,7 @@ impl Worker {
             }
             Message::Open(opening) => {
                 if let Some(feed) = self.feeds.get_mut(&link) {
-                    feed.sessions.insert(opening.session, opening);
+                    feed.open(opening, ctx.is_mutated(Mutation::OldSessionsKeepTheirShards));
                 }
             }
             Message::Frames(frames) => {
@@ -203,7 +216,7 @@ impl Worker {
     }
 
     fn assign(&mut self, shard: Shard, assignment: AssignmentId, ctx: &mut Context) {
-        if self.shards.get(&shard).is_some_and(|slot| slot.assignment >= assignment) {
+        if self.draining || self.shards.get(&shard).is_some_and(|slot| slot.assignment >= assignment) {
             return;
         }
         self.drop_shard(shard, ctx);
@@ -214,7 +227,6 @@ impl Worker {
             since: 0,
             releasing: false,
             committed: None,
-            own: Vec::new(),
         };
         self.shards.insert(shard, slot);
         self.initialise(shard, ctx);
@@ -241,6 +253,7 @@ impl Worker {
 
     /// Fenced, or not the owner any more: asks for assignment again.
     fn stand_down(&mut self, shard: Shard, ctx: &mut Context) {
+        ctx.count("owners that stood down");
         ctx.note(|| format!("worker {} stands down from shard {shard}", self.id));
         if let Some(assignment) = self.drop_shard(shard, ctx) {
             self.tell_coordinator(Message::Fenced(shard, assignment), ctx);
@@ -292,25 +305,35 @@ impl Worker {
     }
 
     /// The changelog has been read: takes the shard over, or stands down.
-    pub fn restored(&mut self, shard: Shard, attempt: u64, epoch: u64, volume: &mut Volume, ctx: &mut Context) {
+    pub fn restored(
+        &mut self,
+        shard: Shard,
+        attempt: u64,
+        epoch: u64,
+        volume: &mut Volume,
+        ctx: &mut Context,
+    ) {
         let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
         let log = ctx.changelog.blocks(shard);
         let believes = ctx.is_mutated(Mutation::StoreIsBelieved);
         let (state, found) = restore(&ctx.scenario.job, volume.get(&shard), &log, believes);
-        ctx.note(|| format!("worker {} restored shard {shard} at {:?}: {found:?}", self.id, state.identity()));
-        ensure(state.canonical() == ctx.ledger.state(shard).canonical(), "rebuild = owner", || {
-            format!("shard {shard}: a restore ({found:?}) gives {:?}", state.canonical())
+        ctx.note(|| {
+            format!("worker {} restored shard {shard} at {:?}: {found:?}", self.id, state.identity())
+        });
+        crate::violation::ensure(
+            state.canonical() == ctx.ledger.state(shard).canonical(),
+            "rebuild = owner",
+            || format!("shard {shard}: a restore ({found:?}) gives {:?}", state.canonical()),
+        );
+        ctx.count(match found {
+            Found::Store => "stores used",
+            Found::LogAlone => "logs restored",
+            Found::Ahead => "stores ahead of the log",
         });
         if found != Found::Store {
             volume.remove(&shard);
         }
-        let (by, _) = state.identity();
-        let other = !slot.own.is_empty() && !slot.own.contains(&by);
-        if other && !ctx.is_mutated(Mutation::GoesOnAfterAnother) {
-            return self.stand_down(shard, ctx);
-        }
         let incarnation = ctx.dice.bits();
-        slot.own.extend([by, incarnation]);
         slot.committed = state.watermark();
         let (spec, limits) = (&ctx.scenario.job, ctx.scenario.limits);
         let taken = ShardMachine::take_over(shard, spec, limits, state, incarnation, slot.assignment);
@@ -319,7 +342,9 @@ impl Worker {
             machine.announce(&mutated(announced, ctx));
         }
         let unstored = match volume.get(&shard) {
-            Some(store) => log.into_iter().map(|(_, b)| b).filter(|b| b.sequence > store.head.sequence).collect(),
+            Some(store) => {
+                log.into_iter().map(|(_, b)| b).filter(|b| b.sequence > store.head.sequence).collect()
+            }
             None => log.into_iter().map(|(_, block)| block).collect(),
         };
         slot.phase = Phase::Owning(Box::new(Owning {
@@ -372,7 +397,9 @@ impl Worker {
     /// Hands a frame's rows to the shards of its session.
     fn take_frame(&mut self, link: LinkId, frame: Frame, ctx: &mut Context) {
         let Some(feed) = self.feeds.get(&link) else { return };
-        let Some(opening) = feed.sessions.get(&frame.session) else { return };
+        let Some(opening) = feed.sessions.get(&frame.session) else {
+            violated("a frame is of a session that is open", format!("worker {}: {frame:?}", self.id))
+        };
         let session = (feed.ingest, frame.session);
         let mut rows: BTreeMap<Shard, Rows> = frame.rows.into_iter().collect();
         let mut dropped = 0;
@@ -394,8 +421,8 @@ impl Worker {
             let frame = ShardFrame { session, partition, from, to, watermark, rows };
             owning.inbox.push_back((link, frame));
         }
-        debug_assert!(rows.is_empty(), "a frame brings rows of its session's shards only");
-        self.credit(link, dropped, ctx);
+        let stray: u64 = rows.values().map(|rows| rows.bytes() as u64).sum();
+        self.credit(link, dropped + stray, ctx);
     }
 
     /// Applies what can be applied, commits what is due, leaves when there is nothing left to commit.
@@ -414,10 +441,21 @@ impl Worker {
             if ctx.mutation == Some(Mutation::GapsAreCovered) {
                 cover_gap(&owning.machine, &mut frame);
             }
-            match owning.machine.apply(&frame) {
+            let applied = owning.machine.apply(&frame);
+            ctx.note(|| {
+                let (name, session) = frame.session;
+                let ShardFrame { partition, from, to, .. } = frame;
+                let session = session.0 & 0xffff_ffff;
+                format!(
+                    "worker {} shard {shard} p{partition} ingest {name} session {session} [{from}, {to}): {applied:?}",
+                    self.id
+                )
+            });
+            match applied {
                 Applied::Covered => *owning.applied.entry(link).or_default() += cost,
                 Applied::Known | Applied::Stale => *credits.entry(link).or_default() += cost,
                 Applied::Refused(nack) => {
+                    ctx.count(if nack.payloads { "payloads asked for" } else { "gaps refused" });
                     *credits.entry(link).or_default() += cost;
                     nacks.push((link, nack));
                 }
@@ -464,7 +502,14 @@ impl Worker {
         send_commit(request, ctx);
     }
 
-    pub fn commit_answered(&mut self, shard: Shard, attempt: u64, outcome: CommitOutcome, volume: &mut Volume, ctx: &mut Context) {
+    pub fn commit_answered(
+        &mut self,
+        shard: Shard,
+        attempt: u64,
+        outcome: CommitOutcome,
+        volume: &mut Volume,
+        ctx: &mut Context,
+    ) {
         let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
         let Phase::Owning(owning) = &mut slot.phase else { return };
         match outcome {
@@ -491,7 +536,8 @@ impl Worker {
                 for (link, bytes) in credit {
                     self.credit(link, bytes, ctx);
                 }
-                let positions: Vec<_> = committed.positions.into_iter().map(|(p, next)| (shard, p, next)).collect();
+                let positions: Vec<_> =
+                    committed.positions.into_iter().map(|(p, next)| (shard, p, next)).collect();
                 for link in self.feeds.keys() {
                     ctx.send(*link, self.process(), Message::Committed(positions.clone()));
                 }
@@ -510,6 +556,7 @@ impl Worker {
             let request = request.clone();
             return send_commit(request, ctx);
         }
+        ctx.count("unknown outcomes");
         ctx.note(|| format!("worker {} does not know what became of its commit of shard {shard}", self.id));
         if ctx.is_mutated(Mutation::UnknownIsCommitted) {
             let answered = Event::CommitAnswered {
@@ -521,6 +568,24 @@ impl Worker {
             return ctx.after(0, answered);
         }
         self.initialise(shard, ctx);
+    }
+
+    /// Where its shards are, for a run that does not end.
+    pub fn explain(&self) -> String {
+        let shown = |(shard, slot): (&Shard, &Slot)| match &slot.phase {
+            Phase::Owning(owning) => format!(
+                "{shard}: releasing {}, {} wait, applied {:?}, committing {}, closing {:?}, moved {}",
+                slot.releasing,
+                owning.inbox.len(),
+                owning.applied,
+                owning.machine.is_committing(),
+                owning.machine.takes_frames(),
+                owning.machine.has_moved(),
+            ),
+            phase => format!("{shard}: {phase:?}"),
+        };
+        let shards: Vec<_> = self.shards.iter().map(shown).collect();
+        format!("; worker {} {:?}: {shards:?}", self.id, self.coordinator)
     }
 
     /// Bytes of frames that wait, by stream (I7).

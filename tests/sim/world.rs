@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use tidegate_core::{source::LaneKind, time::{Partition, Shard}};
+use tidegate_core::{
+    shard::Pane,
+    source::LaneKind,
+    time::{Shard, Watermark},
+};
 
 use crate::{
     changelog::CommitOutcome,
@@ -33,10 +37,15 @@ pub struct World {
     /// The processes that are to be there in the end.
     terms: u64,
     ended: bool,
+    /// How far it had come when it last moved, and when.
+    progress: (Progress, u64),
 }
 
-/// After the last fault everything is out within this many ms.
-const SETTLES_WITHIN: u64 = 20_000;
+/// See [`crate::ledger::Ledger::progress`].
+type Progress = (u64, usize, Vec<Watermark>);
+
+/// After the last fault something has come out within this many ms, or everything is out.
+const MOVES_WITHIN: u64 = 8_000;
 /// A run has fewer events.
 const MOST_EVENTS: u64 = 3_000_000;
 
@@ -61,6 +70,7 @@ impl World {
             paused: BTreeMap::new(),
             terms: 0,
             ended: false,
+            progress: Default::default(),
         };
         world.begin();
         world
@@ -96,18 +106,22 @@ impl World {
     /// Lets everything happen until the run is complete.
     pub fn run(&mut self) {
         while !self.ended {
-            let Some(event) = self.ctx.next() else { violated("quiescence", "nothing happens any more".into()) };
+            let Some((number, event)) = self.ctx.next() else {
+                violated("quiescence", "nothing happens any more".into())
+            };
             ensure(self.ctx.events < MOST_EVENTS, "quiescence", || self.unfinished());
-            self.handle(event);
+            match self.sleeper(&event) {
+                Some(until) => self.ctx.put_off(until, number, event),
+                None => self.handle(event),
+            }
         }
         self.ctx.ledger.check_answer();
+        for shard in (0..self.ctx.scenario.job.shards).map(Shard) {
+            self.ctx.ledger.check_log(shard, self.ctx.changelog.bytes(shard));
+        }
     }
 
     fn handle(&mut self, event: Event) {
-        if let Some((process, until)) = self.sleeper(&event) {
-            debug_assert!(until > self.ctx.now, "{process:?} sleeps");
-            return self.ctx.after(until - self.ctx.now, event);
-        }
         let Self { ctx, ingests, workers, coordinators, volumes, .. } = self;
         match event {
             Event::Deliver { link, to, message } => {
@@ -209,7 +223,10 @@ impl World {
                     worker.commit_overdue(shard, attempt, ctx);
                 }
             }
-            Event::Truncate { shard, before } => ctx.changelog.truncate(shard, before),
+            Event::Truncate { shard, before } => {
+                ctx.count("logs truncated");
+                ctx.changelog.truncate(shard, before);
+            }
             Event::Fault(kind) => self.befall(kind),
             Event::Start(role) => self.start(role),
             Event::Heal => self.heal(),
@@ -217,21 +234,22 @@ impl World {
         }
     }
 
-    /// The process that an event is for, if it is paused.
-    fn sleeper(&self, event: &Event) -> Option<(Process, u64)> {
+    /// Until when the process that an event is for is paused.
+    fn sleeper(&self, event: &Event) -> Option<u64> {
         let process = match event {
-            Event::Deliver { link, to, .. } | Event::Down { link, at: to } => self.ctx.links.get(link)?.ends[*to],
-            Event::Tick(process) | Event::InitAnswered { by: process, .. } => *process,
-            Event::Read { ingest, .. } | Event::EndAnswered { ingest, .. } | Event::Assigned { ingest, .. } => {
-                Process::Ingest(*ingest)
+            Event::Deliver { link, to, .. } | Event::Down { link, at: to } => {
+                self.ctx.links.get(link)?.ends[*to]
             }
+            Event::Tick(process) | Event::InitAnswered { by: process, .. } => *process,
+            Event::Read { ingest, .. }
+            | Event::EndAnswered { ingest, .. }
+            | Event::Assigned { ingest, .. } => Process::Ingest(*ingest),
             Event::Restored { worker, .. }
             | Event::CommitAnswered { worker, .. }
             | Event::CommitOverdue { worker, .. } => Process::Worker(*worker),
             _ => return None,
         };
-        let until = self.paused.get(&process).copied().filter(|until| *until > self.ctx.now)?;
-        Some((process, until))
+        self.paused.get(&process).copied().filter(|until| *until > self.ctx.now)
     }
 
     /// Where processes find the coordinator: the one that last wrote its leader record.
@@ -254,7 +272,7 @@ impl World {
                 ensure(worker.waiting() <= bound, "I7: what waits at a worker is bounded by credit", || {
                     format!("{} bytes wait", worker.waiting())
                 });
-                if worker.draining && worker.shards.is_empty() && self.workers.len() > 1 {
+                if worker.draining && worker.shards.is_empty() {
                     return self.stop_worker(id);
                 }
             }
@@ -281,6 +299,8 @@ impl World {
                 Process::Ingest(id)
             }
             Role::Worker(name) => {
+                let taken = self.workers.values().any(|worker| worker.name == name && !worker.draining);
+                let name = if taken { format!("w{id}") } else { name };
                 self.volumes.insert(id, self.abandoned.remove(&name).unwrap_or_default());
                 self.workers.insert(id, Worker::new(id, name));
                 Process::Worker(id)
@@ -327,7 +347,6 @@ impl World {
         self.ctx.faults = Faults::default();
         self.ctx.cut.clear();
         self.ctx.cut_off.clear();
-        self.paused.clear();
         self.group.heal(self.ingests.keys().copied());
         if self.ingests.is_empty() {
             self.start(Role::Ingest);
@@ -335,7 +354,7 @@ impl World {
         if self.coordinators.values().all(|coordinator| coordinator.deposed_at.is_some()) {
             self.start(Role::Coordinator);
         }
-        if self.workers.is_empty() {
+        if self.workers.values().all(|worker| worker.draining) {
             self.start(Role::Worker("w0".to_owned()));
         }
         self.ctx.after(0, Event::Rebalance { recreated: false });
@@ -348,7 +367,11 @@ impl World {
             self.ended = true;
             return;
         }
-        ensure(self.ctx.now < begins + SETTLES_WITHIN, "quiescence", || self.unfinished());
+        let progress = self.ctx.ledger.progress();
+        if self.ctx.now < begins || progress != self.progress.0 {
+            self.progress = (progress, self.ctx.now);
+        }
+        ensure(self.ctx.now < self.progress.1 + MOVES_WITHIN, "quiescence", || self.unfinished());
         self.ctx.after(50, Event::Settled);
     }
 
@@ -357,7 +380,9 @@ impl World {
         for coordinator in self.coordinators.values() {
             seen += &coordinator.explain();
         }
+        self.workers.values().for_each(|worker| seen += &worker.explain());
         for (id, ingest) in &self.ingests {
+            seen += &ingest.explain();
             for (partition, reading) in &ingest.partitions {
                 let position = |lane: LaneKind| match lane {
                     LaneKind::Main => reading.source.main().map(|lane| lane.position()),
@@ -394,6 +419,19 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
             CommitOutcome::Committed(ctx.changelog.commit(shard, request.epoch, &request.commit, chunk))
         }
     };
+    ctx.count(match outcome {
+        CommitOutcome::Committed(_) => "commits",
+        CommitOutcome::Aborted => "commits aborted",
+        CommitOutcome::Fenced => "commits fenced",
+    });
+    let reasons = request.commit.dead_letters.iter().map(|letter| letter.reason);
+    reasons.for_each(|reason| ctx.count(reason.as_str()));
+    for row in &request.commit.results {
+        ctx.count(if row.pane == Pane::Final { "final" } else { "windows corrected" });
+    }
+    if request.commit.block.scalars.closing.is_some() {
+        ctx.count("closings over several commits");
+    }
     ctx.note(|| {
         let block = &request.commit.block;
         let (results, letters) = (request.commit.results.len(), request.commit.dead_letters.len());
@@ -407,14 +445,4 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
         let (worker, attempt) = (request.worker, request.attempt);
         ctx.after(latency, Event::CommitAnswered { worker, shard, attempt, outcome });
     }
-}
-
-/// Every shard of a job.
-pub fn shards(ctx: &Context) -> impl Iterator<Item = Shard> + use<> {
-    (0..ctx.scenario.job.shards).map(Shard)
-}
-
-/// Every partition that there will be.
-pub fn partitions(ctx: &Context) -> impl Iterator<Item = Partition> + use<> {
-    (0..ctx.topic.partitions.len() as u32).map(Partition)
 }
