@@ -113,7 +113,12 @@ impl Coordinator for Service {
             return Err(Status::invalid_argument("no hello"));
         };
         let (directives, stream) = mpsc::channel(64);
-        let welcome = v1::Welcome { job: self.job.to_vec().into(), term: 1, shards: super::rig::SHARDS };
+        let welcome = v1::Welcome {
+            job: self.job.to_vec().into(),
+            term: 1,
+            shards: super::rig::SHARDS,
+            report_interval_ms: 500,
+        };
         let welcome = v1::WorkerDirective { message: Some(Directive::Welcome(welcome)) };
         let gone = |_| Status::unavailable("the test is over");
         directives.send(Ok(welcome)).await.map_err(gone)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
 use tidegate_core::time::Partition;
 use tidegate_job::Job;
-use tidegate_kafka::{Admin, KafkaConfig, NewTopic, Producer, Record, drain};
+use tidegate_kafka::{Admin, KafkaConfig, NewTopic, Producer, Record, Timestamp, drain};
 use tidegate_runtime::clock::Clock;
 
 /// How long a read may wait for the next record.
@@ -126,7 +126,8 @@ pub(crate) fn write_results(kafka: &KafkaConfig, job: &Job, path: &Path) -> Resu
     Ok(written)
 }
 
-/// Writes every dead letter to `path`, a JSON object a line: key, value, headers (bytes as text; of a repeated name the last).
+/// Writes every dead letter to `path`, a JSON object a line: key, value, timestamp (ms), headers as pairs in their order; bytes
+/// as text.
 ///
 /// # Errors
 /// When the topic cannot be read or the file not written.
@@ -135,11 +136,15 @@ pub(crate) fn write_dead_letters(kafka: &KafkaConfig, job: &Job, path: &Path) ->
     let mut written = 0;
     let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     read_all(kafka, &job.dead_letter.topic, |record| {
-        let headers: serde_json::Map<String, serde_json::Value> =
-            record.headers().map(|(name, value)| (name.to_owned(), text(value).into())).collect();
+        let headers: Vec<_> = record.headers().map(|(name, value)| (name.to_owned(), text(value))).collect();
+        let timestamp = match record.timestamp() {
+            Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => Some(time.millis()),
+            Timestamp::NotAvailable => None,
+        };
         let line = serde_json::json!({
             "key": text(record.key()),
             "value": text(record.value()),
+            "timestamp": timestamp,
             "headers": headers,
         });
         writeln!(out, "{line}")?;

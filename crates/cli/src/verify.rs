@@ -28,7 +28,7 @@ pub(crate) struct VerifyArgs {
     kafka: String,
     /// Windows that ended by then must have a result, none other may: milliseconds since the Unix epoch
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
-    watermark: Option<i64>,
+    watermark: i64,
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<bool> {
         .with_context(|| format!("cannot read the job file {}", args.job.display()))?;
     let job = JobFile::parse(&text, &args.job.display().to_string())?;
     let kafka = KafkaConfig::new(&args.kafka, "tidegate-verify");
-    let verdict = tokio::task::spawn_blocking(move || verify(&job, &kafka, args.watermark)).await??;
+    let verdict = tokio::task::spawn_blocking(move || verify(&job, &kafka, Some(args.watermark))).await??;
     if args.json {
         println!("{}", serde_json::to_string(&verdict)?);
     } else {

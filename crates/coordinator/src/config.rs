@@ -25,6 +25,9 @@ pub struct Args {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// Address to serve gRPC on
+    #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
+    pub listen: SocketAddr,
     /// How often ingests report each partition at least; one that misses three is held to be gone
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
     #[serde(serialize_with = "as_text")]
@@ -49,9 +52,7 @@ impl Args {
     /// The flags of this process; ends it with a message when they are wrong.
     #[must_use]
     pub fn of_process() -> Self {
-        let command = Self::command()
-            .mut_arg("listen", |arg| arg.default_value(LISTEN))
-            .mut_arg("coordinator", |arg| arg.hide(true));
+        let command = Self::command().mut_arg("coordinator", |arg| arg.hide(true));
         Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }
 }
@@ -104,7 +105,7 @@ impl Config {
         Ok(Self {
             job: JobFile::parse(&text, &path.display().to_string())?,
             kafka: KafkaConfig::new(&args.common.kafka, "watermark-coordinator"),
-            listen: args.common.listen,
+            listen: args.listen,
             report_interval: args.report_interval,
             worker_return_timeout: args.worker_return_timeout,
             grace: args.grace,

@@ -300,7 +300,12 @@ impl Owner {
 
     fn welcome(&self) -> v1::Welcome {
         let Reign { term, record, .. } = &self.parts.reign;
-        v1::Welcome { job: record.job.0.to_vec().into(), term: term.0, shards: record.shards }
+        v1::Welcome {
+            job: record.job.0.to_vec().into(),
+            term: term.0,
+            shards: record.shards,
+            report_interval_ms: self.parts.watermarks.report_interval_ms,
+        }
     }
 
     /// Does what the assignment decides, in its order; a worker that turns out to be gone leads to more.

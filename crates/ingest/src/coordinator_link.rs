@@ -49,10 +49,10 @@ async fn serve(
     let mut client = v1::coordinator_client::CoordinatorClient::new(channel)
         .max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
     let mut directives = client.ingest(ReceiverStream::new(outgoing)).await?.into_inner();
-    let job = welcome(&mut directives).await?;
+    let (job, report_interval) = welcome(&mut directives).await?;
     backoff.reset();
     tracing::info!("the coordinator takes this ingest");
-    if events.send(Event::CoordinatorUp { job, reports }).await.is_err() {
+    if events.send(Event::CoordinatorUp { job, report_interval, reports }).await.is_err() {
         return Ok(());
     }
     while let Some(directive) = directives.message().await? {
@@ -66,9 +66,11 @@ async fn serve(
 
 async fn welcome(
     directives: &mut Streaming<v1::IngestDirective>,
-) -> Result<tidegate_core::block::JobId, tonic::Status> {
+) -> Result<(tidegate_core::block::JobId, u64), tonic::Status> {
     match directives.message().await?.and_then(|directive| directive.message) {
-        Some(v1::ingest_directive::Message::Welcome(welcome)) => Ok(convert::job_id(&welcome.job)?),
+        Some(v1::ingest_directive::Message::Welcome(welcome)) => {
+            Ok((convert::job_id(&welcome.job)?, welcome.report_interval_ms))
+        }
         _ => Err(tonic::Status::unavailable("the stream ended before its welcome")),
     }
 }

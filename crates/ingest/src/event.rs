@@ -17,6 +17,8 @@ pub(crate) enum Event {
     CoordinatorUp {
         /// The job's identity, from the job record.
         job: JobId,
+        /// Each partition is reported at least this often, ms.
+        report_interval: u64,
         /// Where reports go.
         reports: mpsc::Sender<v1::IngestReport>,
     },

@@ -10,8 +10,17 @@ use tidegate_runtime::telemetry;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let config = Config::parse();
+async fn main() -> ExitCode {
+    match start(Config::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ingest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(config: Config) -> anyhow::Result<ExitCode> {
     if config.common.print_config {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(ExitCode::SUCCESS);

@@ -54,6 +54,7 @@ pub(crate) struct Reading {
     paused: BTreeMap<Partition, bool>,
     /// How many partitions have been given to this process so far; numbers their sessions.
     readings: u64,
+    timing: Timing,
     /// Starts that the readers have not yet answered: what comes before the answer was read earlier.
     starting: HashMap<(Partition, bool), u32>,
     announced: Option<Announcement>,
@@ -102,6 +103,7 @@ impl Reading {
             partitions: BTreeMap::new(),
             paused: BTreeMap::new(),
             readings: 0,
+            timing: Timing::default(),
             starting: HashMap::new(),
             announced: None,
             outbox: Outbox::new(parts.credit_window),
@@ -112,6 +114,15 @@ impl Reading {
             metrics: parts.metrics,
             readiness: parts.readiness,
         }
+    }
+
+    /// Takes what came before the readers were opened.
+    ///
+    /// # Errors
+    /// As of [`Reading::run`].
+    pub(crate) fn begin(mut self, first: Event) -> Result<Self, Error> {
+        self.on_event(first)?;
+        Ok(self)
     }
 
     /// Reads until `shutdown`, then leaves the group.
@@ -150,10 +161,11 @@ impl Reading {
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::CoordinatorUp { job, reports } => {
+            Event::CoordinatorUp { job, report_interval, reports } => {
                 if self.job_id.replace(job).is_some_and(|known| known != job) {
                     return Err(Error::JobChanged);
                 }
+                self.timing.report_interval = report_interval;
                 self.outbox.set_coordinator(Some(reports));
                 self.readiness.ready();
             }
@@ -294,7 +306,7 @@ impl Reading {
             self.starting.retain(|(other, _), _| other != partition);
             let core = Arc::new(self.job.core.clone());
             self.readings += 1;
-            let mut source = SourcePartition::new(core, *partition, epoch, Timing::default(), now)
+            let mut source = SourcePartition::new(core, *partition, epoch, self.timing, now)
                 .with_sessions_behind(SessionId(self.readings << 32));
             if let Some(announced) = &self.announced {
                 source.announce(announced);

@@ -12,10 +12,13 @@ use tidegate_runtime::{
     task::{self, Tasks},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
     coordinator_link,
+    error::Error,
+    event::Event,
     links::{self, Links},
     metrics::IngestMetrics,
     reading::{Parts, Reading},
@@ -38,6 +41,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let counters = IngestMetrics::new(&mut registry);
     let readiness = Readiness::new();
     let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
+    tracing::info!(address = %endpoint.address(), "serving metrics");
     task::spawn("metrics", endpoint.serve(registry, readiness.clone(), tasks.shutdown().clone()));
 
     let (events, incoming) = mpsc::channel(EVENTS);
@@ -46,22 +50,46 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let coordinator = links::endpoint("the coordinator", &config.common.coordinator)?;
     task::spawn("coordinator-link", coordinator_link::run(coordinator, hello, events.clone()));
 
-    let kafka = KafkaConfig::new(&config.common.kafka, "tidegate-ingest");
-    let options = ReaderOptions::default();
-    let reading = Reading::new(Parts {
-        clock: Clock::start(),
-        main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
-        catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,
-        credit_window: config.credit_mib << 20,
-        links: Links::new(job.fingerprint(), ingest, events.clone()),
-        events: (events, incoming),
-        metrics: counters,
-        readiness,
-        job,
-    });
     let shutdown = tasks.shutdown().token().clone();
-    tasks.spawn("reading", reading.run(shutdown));
+    let kafka = KafkaConfig::new(&config.common.kafka, "tidegate-ingest");
+    let credit_window = config.credit_mib << 20;
+    let reading = async move {
+        let mut incoming = incoming;
+        let Some(first) = first_welcome(&mut incoming, &shutdown).await? else { return Ok(()) };
+        let options = ReaderOptions::default();
+        let parts = Parts {
+            clock: Clock::start(),
+            main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
+            catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,
+            credit_window,
+            links: Links::new(job.fingerprint(), ingest, events.clone()),
+            events: (events, incoming),
+            metrics: counters,
+            readiness,
+            job,
+        };
+        Reading::new(parts).begin(first)?.run(shutdown).await
+    };
+    tasks.spawn("reading", reading);
     let outcome = tasks.run_until_shutdown(config.common.drain).await?;
     tracing::info!(?outcome, "ingest ends");
     Ok(outcome.into())
+}
+
+/// Waits for the coordinator: once it has taken this ingest the source topic is there, made if need be.
+async fn first_welcome(
+    events: &mut mpsc::Receiver<Event>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Event>, Error> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            event = events.recv() => match event {
+                Some(Event::Fatal(error)) => return Err(error),
+                Some(welcome @ Event::CoordinatorUp { .. }) => return Ok(Some(welcome)),
+                Some(_) => {}
+                None => return Ok(None),
+            },
+        }
+    }
 }

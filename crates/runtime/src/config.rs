@@ -19,9 +19,6 @@ pub struct Common {
     /// Kafka brokers, separated by commas
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka: String,
-    /// Address to serve gRPC on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
     /// Address of the watermark coordinator
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
     pub coordinator: String,

@@ -41,6 +41,14 @@ pub(crate) fn run(
     mut producer: TransactionalProducer,
     commit: Commit,
 ) -> Done {
+    let span = tracing::info_span!(
+        "commit",
+        shard = shard.0,
+        sequence = commit.block.sequence,
+        results = commit.results.len(),
+        dead_letters = commit.dead_letters.len()
+    );
+    let _in_span = span.enter();
     let rendered = renderer.render(shard, commit);
     let end = match producer.commit(&rendered.records) {
         Outcome::Committed { offsets } => {

@@ -1,6 +1,6 @@
 //! The flags of `window-worker`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tidegate_runtime::config::Common;
@@ -13,6 +13,9 @@ pub struct Config {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// Address to serve gRPC on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
     /// Name of this worker, the same over restarts: its shards come back to it
     #[arg(long, value_name = "NAME", default_value = "worker-0")]
     pub name: String,

@@ -50,11 +50,12 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let mut registry = metrics::registry();
     let readiness = Readiness::new();
     let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
+    tracing::info!(address = %endpoint.address(), "serving metrics");
     let settings = Settings {
         state: config.state_directory(&job.name),
         kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
         coordinator: config.common.coordinator,
-        listen: config.common.listen,
+        listen: config.listen,
         advertise: config.advertise,
         name: config.name,
         job,
@@ -96,7 +97,8 @@ pub async fn start(
     tasks: &Tasks,
 ) -> Result<(), Error> {
     let Settings { job, kafka, coordinator, listen, advertise, name, state } = settings;
-    let (job, stats) = (Arc::new(job), Arc::new(Stats::new(registry)));
+    let stats = Arc::new(Stats::new(registry, job.state.memory));
+    let job = Arc::new(job);
     let failed = |source| Error::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicI64},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use prometheus_client::{
@@ -32,6 +35,9 @@ pub(crate) struct Stats {
     restores: Counter,
     latency: Histogram,
     open_rows: Gauge<i64, AtomicI64>,
+    state_bytes: Gauge<i64, AtomicI64>,
+    memory: u64,
+    over_memory: AtomicBool,
     watermarks: Family<ShardLabel, Gauge<i64, AtomicI64>>,
     shards: Mutex<BTreeMap<Shard, Standing>>,
 }
@@ -61,6 +67,7 @@ pub(crate) struct Standing {
     /// Records dead-lettered since the job began.
     pub(crate) dead_lettered: u64,
     open_rows: u64,
+    state_bytes: u64,
 }
 
 impl Standing {
@@ -72,6 +79,7 @@ impl Standing {
             applied: inputs.iter().map(|input| input.applied).sum(),
             dead_lettered: inputs.iter().map(|input| input.dead).sum(),
             open_rows: state.open_rows() as u64,
+            state_bytes: state.memory_bytes() as u64,
         }
     }
 }
@@ -108,8 +116,8 @@ impl CommitCounts {
 }
 
 impl Stats {
-    /// Stats that `registry` shows.
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    /// Stats that `registry` shows; window state beyond `memory` bytes is warned of.
+    pub(crate) fn new(registry: &mut Registry, memory: u64) -> Self {
         let stats = Self {
             applied: Counter::default(),
             dead_letters: Family::default(),
@@ -120,6 +128,9 @@ impl Stats {
             restores: Counter::default(),
             latency: Histogram::new(LATENCIES),
             open_rows: Gauge::default(),
+            state_bytes: Gauge::default(),
+            memory,
+            over_memory: AtomicBool::new(false),
             watermarks: Family::default(),
             shards: Mutex::default(),
         };
@@ -143,6 +154,12 @@ impl Stats {
             "tidegate_worker_open_rows",
             "Open (slice, group key) rows",
             stats.open_rows.clone(),
+        );
+        registry.register_with_unit(
+            "tidegate_worker_state",
+            "Memory of the window state of all shards here, about",
+            Unit::Bytes,
+            stats.state_bytes.clone(),
         );
         let latency = "Time from the plan of a commit to its known end";
         registry.register_with_unit("tidegate_worker_commit", latency, Unit::Seconds, stats.latency.clone());
@@ -186,7 +203,7 @@ impl Stats {
     pub(crate) fn left(&self, shard: Shard) {
         let mut shards = self.shards();
         shards.remove(&shard);
-        self.set_open_rows(&shards);
+        self.weigh(&shards);
         self.watermarks.remove(&ShardLabel { shard: shard.0 });
     }
 
@@ -220,13 +237,31 @@ impl Stats {
         }
         let mut shards = self.shards();
         let before = shards.insert(shard, standing);
-        self.set_open_rows(&shards);
+        self.weigh(&shards);
         before.unwrap_or_default()
     }
 
-    fn set_open_rows(&self, shards: &BTreeMap<Shard, Standing>) {
+    /// Sums up the state that is here, and says when it grows beyond the job's `state.memory`, and when it is below again.
+    fn weigh(&self, shards: &BTreeMap<Shard, Standing>) {
         let rows: u64 = shards.values().map(|standing| standing.open_rows).sum();
+        let bytes: u64 = shards.values().map(|standing| standing.state_bytes).sum();
         self.open_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let over = bytes > self.memory;
+        if self.over_memory.swap(over, Ordering::Relaxed) == over {
+            return;
+        }
+        let memory = self.memory;
+        if over {
+            tracing::warn!(
+                rows,
+                bytes,
+                memory,
+                "window state is beyond state.memory: add workers, or raise it"
+            );
+        } else {
+            tracing::info!(rows, bytes, memory, "window state is within state.memory again");
+        }
     }
 
     fn shards(&self) -> MutexGuard<'_, BTreeMap<Shard, Standing>> {

@@ -233,6 +233,12 @@ impl ShardState {
         self.slices.rows()
     }
 
+    /// Memory that the open rows take, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.slices.bytes()
+    }
+
     /// Incarnation and sequence of the last block.
     #[must_use]
     pub const fn identity(&self) -> (u64, u64) {
