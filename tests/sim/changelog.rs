@@ -6,7 +6,7 @@ use tidegate_core::{
     time::{Offset, Partition, Shard},
 };
 
-use crate::{scenario::Scenario, topic::Topic};
+use crate::{scenario::Scenario, topic::Topic, violation::violated};
 
 pub const JOB: JobId = JobId(*b"job of a run, 16");
 
@@ -91,7 +91,9 @@ impl Changelog {
         let mut blocks = Vec::new();
         for (offset, chunk) in &self.shards[shard.0 as usize].chunks {
             let begins = *first.get_or_insert(*offset);
-            if let Some(block) = assembler.push(chunk).expect("a committed chunk reads") {
+            let read = assembler.push(chunk);
+            let read = read.unwrap_or_else(|error| violated("restore: the log reads", error.to_string()));
+            if let Some(block) = read {
                 blocks.push((begins, block));
                 first = None;
             }

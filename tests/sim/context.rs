@@ -288,6 +288,11 @@ impl Context {
         self.dice.within(0, most)
     }
 
+    /// When something happens next.
+    pub fn due(&self) -> Option<u64> {
+        self.queue.peek().map(|due| due.at)
+    }
+
     /// What happens next, and its number.
     pub fn next(&mut self) -> Option<(u64, Event)> {
         let due = self.queue.pop()?;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
-    announcement::Term,
+    announcement::{ReaderEpoch, Term},
     assignment::{AssignmentEffect, AssignmentMachine, StreamId, WorkerId},
     coordinator::{ReaderId, ReportOutcome, WatermarkEffect, WatermarkMachine},
-    time::{EventTime, Shard, Tick, Watermark},
+    time::{EventTime, Partition, Shard, Tick, Watermark},
 };
 
 use crate::{
@@ -24,6 +24,8 @@ pub struct Coordinator {
     /// Shards whose W_s was told on a stream that is open.
     heard: BTreeSet<(Shard, LinkId)>,
     refreshed: Option<u64>,
+    /// The highest epoch ever, for a mutation alone.
+    epochs: BTreeMap<Partition, ReaderEpoch>,
     owners_sent: u64,
     /// Fences under way, by shard, and the assignments that wait for them.
     fences: BTreeMap<Shard, Fence>,
@@ -51,6 +53,7 @@ impl Coordinator {
             workers: BTreeMap::new(),
             heard: BTreeSet::new(),
             refreshed: None,
+            epochs: BTreeMap::new(),
             owners_sent: 0,
             fences: BTreeMap::new(),
             deposed_at: None,
@@ -198,6 +201,11 @@ impl Coordinator {
             }
             (Message::Reports(reports), _) => {
                 for report in reports {
+                    let epoch = self.epochs.entry(report.partition).or_default();
+                    *epoch = report.epoch.max(*epoch);
+                    if ctx.is_mutated(Mutation::EpochsAreRemembered) && report.epoch < *epoch {
+                        continue;
+                    }
                     if ctx.is_mutated(Mutation::PartitionsFromReports) {
                         self.watermark.metadata(report.partition.0 + 1);
                     }

@@ -72,9 +72,7 @@ impl World {
             let ahead = self.ctx.dice.chance(500);
             let volume = self.abandoned(&name).map(std::mem::take).unwrap_or_default();
             let volume = volume.into_iter().filter(|_| !lost).map(|(shard, mut store)| {
-                // The store of another chain, or one that the log has not come to.
-                store.head.incarnation = incarnation;
-                store.head.sequence += if ahead { 1_000 } else { 0 };
+                store.damage(incarnation, ahead);
                 (shard, store)
             });
             let volume = volume.collect();

@@ -154,6 +154,10 @@ impl Ingest {
             Message::Wants(wants) if self.workers.contains_key(&link) => {
                 let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
                 for (partition, want) in wants {
+                    let mut want = want;
+                    if ctx.is_mutated(Mutation::SeedsAreLost) {
+                        want.in_band = None;
+                    }
                     if want.payloads {
                         self.asked.insert((partition, want.shard));
                     }
@@ -210,7 +214,8 @@ impl Ingest {
             }
             Message::Pause(partition, paused) => {
                 ctx.note(|| format!("ingest {} p{partition} paused: {paused}", self.id));
-                if let Some(reading) = self.partitions.get_mut(&partition) {
+                let deaf = !paused && ctx.is_mutated(Mutation::PausesAreNeverLifted);
+                if let Some(reading) = self.partitions.get_mut(&partition).filter(|_| !deaf) {
                     reading.paused = paused;
                     reading.source.set_held(paused || self.held, Tick(ctx.now));
                 }
@@ -340,8 +345,11 @@ impl Ingest {
     pub fn end_answered(&mut self, partition: Partition, stable: Offset, high: Offset, ctx: &Context) {
         let Some(reading) = self.partitions.get_mut(&partition) else { return };
         let position = reading.source.main().map_or(Offset(0), |main| main.position());
-        let unproven = ctx.is_mutated(Mutation::IdleWithoutProof);
-        let (stable, high) = if unproven { (position, position) } else { (stable, high) };
+        let (stable, high) = match ctx.mutation {
+            Some(Mutation::IdleWithoutProof) => (position, position),
+            Some(Mutation::OpenTransactionsAreTheEnd) => (stable, stable),
+            _ => (stable, high),
+        };
         reading.source.end_proven(stable, high, Tick(ctx.now));
     }
 
@@ -379,6 +387,9 @@ impl Ingest {
                     ctx.send(link, self.process(), Message::Open(opening));
                 }
                 Effect::Frame(worker, mut frame) => {
+                    if ctx.is_mutated(Mutation::RejectsStay) {
+                        frame.rows.iter_mut().for_each(|(_, rows)| rows.rejects.clear());
+                    }
                     if ctx.scenario.bare && !self.whole.contains(&frame.session) {
                         frame.rows.iter_mut().for_each(|(_, rows)| rows.payloads.clear());
                     }

@@ -75,6 +75,11 @@ impl Ledger {
         &self.shards[shard.0 as usize].state
     }
 
+    /// How many owners have committed.
+    pub fn owners(&self, shard: Shard) -> usize {
+        self.shards[shard.0 as usize].retired.len()
+    }
+
     /// The process whose the shard's last commit was.
     pub fn committer(&self, shard: Shard) -> u64 {
         self.shards[shard.0 as usize].committer
@@ -274,7 +279,7 @@ impl Ledger {
         let row = 60 + 30 * self.scenario.job.aggregates.len();
         let live = self.shards[shard.0 as usize].most_rows * row + 100 * self.topic.partitions.len();
         let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(4 * live) + 1_000;
-        ensure(bytes <= 4 * begins, "I7: the log is bounded by the state", || {
+        ensure(bytes <= 2 * begins, "I7: the log is bounded by the state", || {
             format!("shard {shard}: {bytes} bytes, a snapshot begins at about {begins}")
         });
     }

@@ -1,26 +1,48 @@
 //! Rules that a run may break on purpose, to show that the checks see it.
 
-/// One rule of the protocol, broken in the shells around the core.
+/// One rule of the protocol, broken in the shells around the core or in what they pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// Announcements are believed without the in-band watermark (§4).
+    /// §4: announcements are believed without the in-band watermark.
     AnnouncementsAlone,
-    /// An excluded partition does not count even below its idle position (§4).
+    /// §4: an excluded partition does not count even below its idle position.
     ExclusionWithoutPosition,
-    /// A commit by an older epoch is taken (I6).
-    NoFencing,
-    /// An unknown outcome is taken for a commit (§5).
-    UnknownIsCommitted,
-    /// Idleness without a proof of the end (§4).
+    /// §1: the idle position is one beyond the fetch position.
+    IdleBeyondTheEnd,
+    /// §4: idleness without a proof of the end.
     IdleWithoutProof,
-    /// The partition set is that of the partitions reported (§4).
+    /// §4: what an open source transaction holds back is taken for the end.
+    OpenTransactionsAreTheEnd,
+    /// §4: the partition set is that of the partitions reported.
     PartitionsFromReports,
-    /// A nack is not sent (§3.3).
+    /// §4: a reader in mid-stream is not seeded.
+    SeedsAreLost,
+    /// §4: a paused partition is not read again.
+    PausesAreNeverLifted,
+    /// §1: the epoch of a reader that has expired is remembered.
+    EpochsAreRemembered,
+    /// §5: an announcement counts by its version, whatever its term.
+    TermsAreIgnored,
+    /// §3.2: only good records travel to the shards.
+    RejectsStay,
+    /// §3.2, §3.3: a refused session is not opened anew.
     NacksAreLost,
-    /// Frames that were refused are applied all the same, as if nothing were missing (§3.3).
+    /// §3.3: frames behind a gap are applied all the same.
     GapsAreCovered,
-    /// A session covers a shard that a later one has taken (§3.3).
-    OldSessionsKeepTheirShards,
-    /// A local store is believed without looking whether it lies on the chain (§5).
+    /// §3.4: positions alone are never committed.
+    NoHeartbeat,
+    /// §3.4: where a closing stopped is not in the delta.
+    ClosingsAreForgotten,
+    /// §3.5: the log is cut before its snapshot is whole.
+    TruncatesTooFar,
+    /// §3.5: the log is never cut.
+    NeverTruncates,
+    /// §5: a commit by an older epoch is taken.
+    NoFencing,
+    /// §5: an unknown outcome is taken for a commit.
+    UnknownIsCommitted,
+    /// §5: a restore stops before the end of the log.
+    RestoreStopsEarly,
+    /// §5: a local store is believed without looking whether it lies on the chain.
     StoreIsBelieved,
 }

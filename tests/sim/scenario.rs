@@ -173,6 +173,57 @@ impl Scenario {
         }
     }
 
+    /// A small world without faults, for directed schedules.
+    pub fn plain() -> Self {
+        let job = JobSpec {
+            shards: 4,
+            watermark: WatermarkSpec {
+                delay: Span(20),
+                idle_timeout: Span(400),
+                on_quiet: OnQuiet::Hold,
+                max_future_skew: None,
+                reanchor_after: None,
+            },
+            window: WindowSpec { size: Span(200), step: Span(100), offset: Span(0) },
+            allowed_lateness: Span(0),
+            columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
+            aggregates: vec![AggregateSpec {
+                name: "sum".into(),
+                function: AggregateFn::Sum,
+                column: Some(0),
+            }],
+        };
+        Self {
+            watermark: WatermarkConfig { report_interval_ms: 100, ..WatermarkConfig::of(&job) },
+            job: Arc::new(job),
+            exact: true,
+            backlog: false,
+            tied: true,
+            transactions: false,
+            partitions: 3,
+            new_partitions: 0,
+            records: 60,
+            keys: 12,
+            appends_until: 3_000,
+            ingests: 1,
+            workers: 2,
+            limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20 },
+            pace: Pace { commit_interval: 50, min_interval: 10, heartbeat: 200 },
+            timing: Timing { start_grace: 300, report_interval: 100 },
+            assignment: AssignmentConfig { grace_ms: 200, settle_ms: 50, return_timeout_ms: 500 },
+            refresh: 100,
+            tick: 10,
+            delay: 5,
+            batch: 10,
+            credit: 100_000,
+            bare: false,
+            chunk: 4_000,
+            store_every: 3,
+            faults: Faults::default(),
+            chaos_until: 4_000,
+        }
+    }
+
     /// The longest time without a record in a partition that has not ended.
     pub fn silence(&self, new: bool) -> u64 {
         let idle = self.job.watermark.idle_timeout.0 as u64;

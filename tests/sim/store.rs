@@ -60,6 +60,13 @@ impl LocalStore {
         self.head = Block { entries: Entries::default(), ..block.clone() };
     }
 
+    /// Makes it the store of another chain, with other contents; `ahead` of anything the log has come to.
+    pub fn damage(&mut self, incarnation: u64, ahead: bool) {
+        self.head.incarnation = incarnation;
+        self.head.sequence += if ahead { 1_000 } else { 0 };
+        self.entries.pop_last();
+    }
+
     fn state(&self, job: &JobSpec) -> ShardState {
         let mut state = ShardState::empty(job);
         state.set_job(JOB);
@@ -91,9 +98,9 @@ pub fn restore(
         _ => (ShardState::empty(job), log, Found::LogAlone),
     };
     for (_, block) in rest {
-        state.fold(block).unwrap_or_else(|error| {
-            crate::violation::violated("I6: one committed chain", format!("the log does not fold: {error}"))
-        });
+        state
+            .fold(block)
+            .unwrap_or_else(|error| crate::violation::violated("restore: the log folds", error.to_string()));
     }
     (state, found)
 }

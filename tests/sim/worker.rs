@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_core::{
-    announcement::{Announcement, AssignmentId},
+    announcement::{Announcement, AssignmentId, Term},
     assignment::{Registration, StreamId, WorkerId},
     block::Block,
     frame::{Frame, Rows, SessionId, ShardFrame},
@@ -51,9 +51,8 @@ struct Feed {
 
 impl Feed {
     /// A shard belongs to the session of its partition that was opened last.
-    fn open(&mut self, opening: Opening, keeps: bool) {
-        for other in self.sessions.values_mut().filter(|other| other.partition == opening.partition && !keeps)
-        {
+    fn open(&mut self, opening: Opening) {
+        for other in self.sessions.values_mut().filter(|other| other.partition == opening.partition) {
             other.shards.retain(|shard| !opening.shards.contains(shard));
         }
         self.sessions.retain(|_, other| !other.shards.is_empty());
@@ -188,7 +187,7 @@ impl Worker {
             }
             Message::Open(opening) => {
                 if let Some(feed) = self.feeds.get_mut(&link) {
-                    feed.open(opening, ctx.is_mutated(Mutation::OldSessionsKeepTheirShards));
+                    feed.open(opening);
                 }
             }
             Message::Frames(frames) => {
@@ -314,7 +313,13 @@ impl Worker {
         ctx: &mut Context,
     ) {
         let Some(slot) = self.shards.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
-        let log = ctx.changelog.blocks(shard);
+        let mut log = ctx.changelog.blocks(shard);
+        if ctx.is_mutated(Mutation::RestoreStopsEarly) && log.len() > 1 {
+            log.pop();
+        }
+        if ctx.is_mutated(Mutation::ClosingsAreForgotten) {
+            log.iter_mut().for_each(|(_, block)| block.scalars.closing = None);
+        }
         let believes = ctx.is_mutated(Mutation::StoreIsBelieved);
         let (state, found) = restore(&ctx.scenario.job, volume.get(&shard), &log, believes);
         ctx.note(|| {
@@ -453,6 +458,10 @@ impl Worker {
             });
             match applied {
                 Applied::Covered => *owning.applied.entry(link).or_default() += cost,
+                Applied::Known if !frame.rows.is_empty() => {
+                    ctx.count("records dropped as known");
+                    *credits.entry(link).or_default() += cost;
+                }
                 Applied::Known | Applied::Stale => *credits.entry(link).or_default() += cost,
                 Applied::Refused(nack) => {
                     ctx.count(if nack.payloads { "payloads asked for" } else { "gaps refused" });
@@ -468,7 +477,8 @@ impl Worker {
             () if machine.has_moved() => Urgency::Moved,
             () => Urgency::Nothing,
         };
-        let due = owning.pacer.due(urgency).is_some_and(|due| due.0 <= ctx.now);
+        let never = urgency == Urgency::Moved && ctx.is_mutated(Mutation::NoHeartbeat);
+        let due = !never && owning.pacer.due(urgency).is_some_and(|due| due.0 <= ctx.now);
         let empty = urgency == Urgency::Nothing && !machine.is_committing();
         for (link, bytes) in credits {
             self.credit(link, bytes, ctx);
@@ -614,6 +624,12 @@ fn mutated(announcement: &Announcement, ctx: &Context) -> Announcement {
     let mut announcement = announcement.clone();
     if ctx.is_mutated(Mutation::ExclusionWithoutPosition) {
         announcement.excluded.iter_mut().for_each(|(_, at)| *at = Offset(0));
+    }
+    if ctx.is_mutated(Mutation::IdleBeyondTheEnd) {
+        announcement.excluded.iter_mut().for_each(|(_, at)| *at = at.next());
+    }
+    if ctx.is_mutated(Mutation::TermsAreIgnored) {
+        announcement.term = Term(0);
     }
     announcement
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use tidegate_core::{
     shard::Pane,
     source::LaneKind,
-    time::{Shard, Watermark},
+    time::{Offset, Shard, Watermark},
 };
 
 use crate::{
@@ -106,18 +106,29 @@ impl World {
     /// Lets everything happen until the run is complete.
     pub fn run(&mut self) {
         while !self.ended {
-            let Some((number, event)) = self.ctx.next() else {
-                violated("quiescence", "nothing happens any more".into())
-            };
-            ensure(self.ctx.events < MOST_EVENTS, "quiescence", || self.unfinished());
-            match self.sleeper(&event) {
-                Some(until) => self.ctx.put_off(until, number, event),
-                None => self.handle(event),
-            }
+            self.step();
         }
         self.ctx.ledger.check_answer();
         for shard in (0..self.ctx.scenario.job.shards).map(Shard) {
             self.ctx.ledger.check_log(shard, self.ctx.changelog.bytes(shard));
+        }
+    }
+
+    /// Lets everything happen that is due before `time`.
+    pub fn run_until(&mut self, time: u64) {
+        while !self.ended && self.ctx.due().is_some_and(|due| due < time) {
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let Some((number, event)) = self.ctx.next() else {
+            violated("quiescence", "nothing happens any more".into())
+        };
+        ensure(self.ctx.events < MOST_EVENTS, "quiescence", || self.unfinished());
+        match self.sleeper(&event) {
+            Some(until) => self.ctx.put_off(until, number, event),
+            None => self.handle(event),
         }
     }
 
@@ -223,7 +234,10 @@ impl World {
                     worker.commit_overdue(shard, attempt, ctx);
                 }
             }
+            Event::Truncate { .. } if ctx.is_mutated(Mutation::NeverTruncates) => {}
             Event::Truncate { shard, before } => {
+                let too_far = u64::from(ctx.is_mutated(Mutation::TruncatesTooFar));
+                let before = Offset(before.0 + too_far);
                 ctx.count("logs truncated");
                 ctx.changelog.truncate(shard, before);
             }
