@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 
-/// How long a service may take to stop cleanly before it is killed.
-const STOP: Duration = Duration::from_secs(20);
+/// How long a service may take to stop cleanly before it is killed: more than its own bound.
+const STOP: Duration = Duration::from_secs(25);
 
 /// What the services of one job have in common.
 #[derive(Clone, Debug)]

@@ -25,6 +25,9 @@ async fn start(config: Config) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let _telemetry = telemetry::init(&config.common.telemetry("ingest"))?;
-    tidegate_ingest::run(config).await
+    let telemetry = telemetry::init(&config.common.telemetry("ingest"))?;
+    let outcome = tidegate_ingest::run(config).await?;
+    drop(telemetry);
+    // Calls that block on a broker that does not answer are not waited for.
+    outcome.exit()
 }

@@ -39,6 +39,8 @@ use crate::{
 
 /// Frames are cut and reports go this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(5);
+/// How long leaving the group may take.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Group offsets and totals go this often.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
@@ -151,7 +153,9 @@ impl Reading {
         }
         self.flush();
         self.keep_house();
-        self.main.close().await;
+        if tokio::time::timeout(LEAVE_PATIENCE, self.main.close()).await.is_err() {
+            tracing::warn!("the group did not let go in time; it will notice by its session timeout");
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Wires the service: configuration, log, links, the reading.
 
-use std::{process::ExitCode, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use tidegate_job::{Job, JobFile};
@@ -9,7 +9,7 @@ use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
     metrics::{self, Readiness},
-    task::{self, Tasks},
+    task::{self, Outcome, Tasks},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ const EVENTS: usize = 1024;
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let path = &config.common.job;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
@@ -73,7 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     tasks.spawn("reading", reading);
     let outcome = tasks.run_until_shutdown(config.common.drain).await?;
     tracing::info!(?outcome, "ingest ends");
-    Ok(outcome.into())
+    Ok(outcome)
 }
 
 /// Waits for the coordinator: once it has taken this ingest the source topic is there, made if need be.

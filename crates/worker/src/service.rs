@@ -3,7 +3,7 @@
 //! The shards start once the coordinator has said which job record they are of. The process ends when all of them are left:
 //! the roster first, and with its channels the server and the link.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -14,7 +14,7 @@ use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
     metrics::{self, Readiness},
-    task::{self, Shutdown, Tasks},
+    task::{self, Outcome, Shutdown, Tasks},
 };
 use tidegate_store::Stores;
 use tokio::{
@@ -41,7 +41,7 @@ const WAITING: usize = 1024;
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let path = &config.common.job;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
@@ -64,7 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     task::spawn("metrics", endpoint.serve(registry, readiness, tasks.shutdown().clone()));
     let outcome = tasks.run_until_shutdown(config.common.drain).await?;
     tracing::info!(?outcome, "window-worker ends");
-    Ok(outcome.into())
+    Ok(outcome)
 }
 
 /// What a worker is started from.
