@@ -50,6 +50,7 @@ pub struct ShardMachine {
     shard: Shard,
     job: JobId,
     lateness: Span,
+    delay: Span,
     limits: Limits,
     state: ShardState,
     announced: Option<Announcement>,
@@ -122,6 +123,7 @@ impl ShardMachine {
             shard,
             job,
             lateness: spec.allowed_lateness,
+            delay: spec.watermark.delay,
             limits,
             state,
             announced: None,
@@ -187,7 +189,11 @@ impl ShardMachine {
             Err(lacking) => {
                 self.apply_rejects(frame, skip, lacking);
                 let next = Offset(frame.from.0 + u64::from(lacking));
-                self.raise_input(partition, next, None);
+                // The session that follows starts behind what is covered now, perhaps as the partition's only reading.
+                let covered =
+                    frame.rows.times.iter().take(frame.rows.offsets.partition_point(|at| *at < lacking));
+                let watermark = covered.max().map(|largest| EventTime(*largest).minus(self.delay));
+                self.raise_input(partition, next, watermark);
                 self.refuse(frame, Nack { partition, next, payloads: true })
             }
         }

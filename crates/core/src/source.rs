@@ -289,10 +289,11 @@ impl SourcePartition {
         if !all_known && now.since(self.assigned_at) < self.timing.start_grace {
             return;
         }
-        let Some((_, first)) = self.wants.values().max_by_key(|(_, want)| (want.next, want.in_band)) else {
-            return;
-        };
-        let lane = Lane::new(&self.job, self.partition, first.next, first.in_band);
+        let wants = self.wants.values().map(|(_, want)| want);
+        let Some(start) = wants.clone().map(|want| want.next).max() else { return };
+        // What holds at a lower position holds here too.
+        let seed = wants.map(|want| want.in_band).max().flatten();
+        let lane = Lane::new(&self.job, self.partition, start, seed);
         self.begin_main(lane, now, effects);
     }
 
@@ -309,7 +310,7 @@ impl SourcePartition {
             let session = SessionId(self.sessions);
             let opening = Opening { session, partition: self.partition, shards: shards.clone(), from };
             effects.push(Effect::Open(worker, opening));
-            let seed = wants.first().and_then(|want| want.in_band);
+            let seed = wants.iter().map(|want| want.in_band).max().flatten();
             let lane = if from >= main_position {
                 self.main.as_mut()
             } else {

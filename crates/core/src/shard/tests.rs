@@ -220,6 +220,7 @@ fn a_needed_payload_that_is_missing_is_asked_for() {
     let nack = Nack { partition: Partition(0), next: Offset(2), payloads: true };
     assert_eq!(shard.apply(&bare), Applied::Refused(nack));
     assert_eq!(shard.input(Partition(0)).applied, 2, "what lies before it is covered");
+    assert_eq!(shard.input(Partition(0)).watermark, Some(EventTime(55)), "and counts for the watermark");
     let whole = ShardFrame { session: (1, SessionId(2)), ..frame(0, 2, 60, &[(2, "a", 1), (56, "a", 1)]) };
     assert_eq!(shard.apply(&whole), Applied::Covered);
     assert_eq!((shard.input(Partition(0)).applied, shard.input(Partition(0)).dead), (3, 1));
