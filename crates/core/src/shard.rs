@@ -36,11 +36,13 @@ pub struct Limits {
     pub commit_bytes: usize,
     /// A rolling snapshot begins when the log exceeds four times the live state and this.
     pub snapshot_log_bytes: u64,
+    /// Bytes of state that each commit of a snapshot rewrites beyond its own changes, so that the snapshot ends.
+    pub snapshot_step: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { commit_bytes: 8 << 20, snapshot_log_bytes: 4 << 20 }
+        Self { commit_bytes: 8 << 20, snapshot_log_bytes: 4 << 20, snapshot_step: 64 << 10 }
     }
 }
 

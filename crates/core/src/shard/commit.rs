@@ -82,9 +82,6 @@ pub(super) struct Cycle {
     bytes: u64,
 }
 
-/// Bytes of state that each commit of a snapshot cycle rewrites beyond its own changes, so that the cycle ends.
-const SNAPSHOT_STEP: usize = 64 << 10;
-
 impl ShardMachine {
     /// Whether output waits for a commit: a window closed, or a dead letter.
     #[must_use]
@@ -181,7 +178,7 @@ impl ShardMachine {
             }
         }
         if let Some(cycle) = self.cycle.as_mut().filter(|cycle| cycle.last_sequence.is_none()) {
-            let budget = block.entries.len() + changes + SNAPSHOT_STEP;
+            let budget = block.entries.len() + changes + self.limits.snapshot_step;
             let ended = walk(&self.state, cycle, block, budget);
             cycle.bytes += block.entries.len() as u64;
             if ended {

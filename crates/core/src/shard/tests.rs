@@ -306,7 +306,7 @@ proptest! {
     #[test]
     fn the_log_rebuilds_the_owner(steps in steps(), size in 1i64..40, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000) {
         let job = spec(size.max(step), step, lateness);
-        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: 500 };
+        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: 500, snapshot_step: 40 };
         let mut shard = owner_with(&job, limits);
         let mut log = vec![ShardState::genesis(JOB, &[(Partition(0), Offset(0))])];
         let (mut next, mut version, mut incarnation) = (0u64, 0u64, 7u64);
