@@ -71,6 +71,7 @@ pub struct Faults {
     pub commit_aborted: u64,
     pub commit_delayed: u64,
     pub admin_lost: u64,
+    pub admin_slow: u64,
     pub store_damaged: u64,
 }
 
@@ -147,6 +148,7 @@ impl Scenario {
             limits: Limits {
                 commit_bytes: *dice.pick(&[400, 1_500, 1 << 20]),
                 snapshot_log_bytes: *dice.pick(&[300, 3_000, 1 << 20]),
+                snapshot_step: *dice.pick(&[20, 100, 64 << 10]),
             },
             pace: Pace {
                 commit_interval: dice.within(10, 100),
@@ -207,7 +209,7 @@ impl Scenario {
             appends_until: 3_000,
             ingests: 1,
             workers: 2,
-            limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20 },
+            limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20, ..Limits::default() },
             pace: Pace { commit_interval: 50, min_interval: 10, heartbeat: 200 },
             timing: Timing { start_grace: 300, report_interval: 100 },
             assignment: AssignmentConfig { grace_ms: 200, settle_ms: 50, return_timeout_ms: 500 },
@@ -286,6 +288,7 @@ fn faults(dice: &mut Dice) -> Faults {
         commit_aborted: often(60),
         commit_delayed: often(80),
         admin_lost: often(150),
+        admin_slow: often(300),
         store_damaged: often(900),
     }
 }

@@ -377,7 +377,7 @@ impl Worker {
         let mut wants = Vec::new();
         for shard in shards {
             for partition in &feed.partitions {
-                wants.extend(self.want(*shard, *partition, None).map(|want| (*partition, want)));
+                wants.extend(self.want(*shard, *partition).map(|want| (*partition, want)));
             }
         }
         if !wants.is_empty() {
@@ -385,18 +385,11 @@ impl Worker {
         }
     }
 
-    fn want(&self, shard: Shard, partition: Partition, nack: Option<Nack>) -> Option<Want> {
+    fn want(&self, shard: Shard, partition: Partition) -> Option<Want> {
         let slot = self.shards.get(&shard).filter(|slot| !slot.releasing)?;
         let Phase::Owning(owning) = &slot.phase else { return None };
-        let input = owning.machine.input(partition);
-        Some(Want {
-            shard,
-            assignment: slot.assignment,
-            next: nack.map_or(input.next, |nack| nack.next),
-            in_band: input.watermark,
-            watermark: owning.machine.state().watermark(),
-            payloads: nack.is_some_and(|nack| nack.payloads),
-        })
+        let next = owning.machine.input(partition).next;
+        Some(want_of(&owning.machine, slot.assignment, Nack { partition, next, payloads: false }))
     }
 
     /// Hands a frame's rows to the shards of its session.
@@ -466,7 +459,8 @@ impl Worker {
                 Applied::Refused(nack) => {
                     ctx.count(if nack.payloads { "payloads asked for" } else { "gaps refused" });
                     *credits.entry(link).or_default() += cost;
-                    nacks.push((link, nack));
+                    // As of the refusal: what comes behind it in the inbox may cover more.
+                    nacks.push((link, nack, want_of(&owning.machine, slot.assignment, nack)));
                 }
             }
         }
@@ -483,10 +477,9 @@ impl Worker {
         for (link, bytes) in credits {
             self.credit(link, bytes, ctx);
         }
-        for (link, nack) in nacks {
+        for (link, nack, want) in nacks {
             ctx.note(|| format!("worker {} shard {shard} refuses: {nack:?}", self.id));
-            let want = self.want(shard, nack.partition, Some(nack));
-            if let Some(want) = want.filter(|_| !ctx.is_mutated(Mutation::NacksAreLost)) {
+            if !releasing && !ctx.is_mutated(Mutation::NacksAreLost) {
                 ctx.send(link, self.process(), Message::Wants(vec![(nack.partition, want)]));
             }
         }
@@ -605,6 +598,18 @@ impl Worker {
             Phase::Initialising | Phase::Restoring => 0,
         };
         self.shards.values().map(inbox).sum()
+    }
+}
+
+/// Where the shard wants to be fed from.
+fn want_of(machine: &ShardMachine, assignment: AssignmentId, nack: Nack) -> Want {
+    Want {
+        shard: machine.shard(),
+        assignment,
+        next: nack.next,
+        in_band: machine.input(nack.partition).watermark,
+        watermark: machine.state().watermark(),
+        payloads: nack.payloads,
     }
 }
 

@@ -184,7 +184,9 @@ impl World {
                 if !ctx.dice.chance(ctx.faults.admin_lost) {
                     let log = ctx.topic.log(partition);
                     let (stable, high) = (log.stable(ctx.now), log.high(ctx.now));
-                    let latency = ctx.latency();
+                    let slow =
+                        if ctx.dice.chance(ctx.faults.admin_slow) { ctx.dice.within(0, 2_000) } else { 0 };
+                    let latency = ctx.latency() + slow;
                     ctx.after(latency, Event::EndAnswered { ingest, partition, stable, high });
                 }
             }
