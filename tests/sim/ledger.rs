@@ -137,6 +137,7 @@ impl Ledger {
         ensure(after.watermark() >= before.watermark(), "I1: a committed watermark never falls", || {
             format!("{}: {:?} after {:?}", place(), after.watermark(), before.watermark())
         });
+        self.check_size(request);
         for letter in &request.commit.dead_letters {
             self.take_letter(shard, &before, &after, letter);
         }
@@ -147,6 +148,17 @@ impl Ledger {
         if after.watermark() > before.watermark() {
             self.check_reached(shard, &after);
         }
+    }
+
+    /// I7: a commit is bounded, by its limit and what one frame may add to it.
+    fn check_size(&self, request: &CommitRequest) {
+        let row = 80 + 24 * self.scenario.job.aggregates.len();
+        let letters = request.commit.dead_letters.iter().map(|letter| 80 + letter.payload.bytes());
+        let bytes = request.commit.results.len() * row + letters.sum::<usize>();
+        // A late record counts with its entry before the commit, and with its result in it.
+        let frame = self.scenario.credit as usize + 400 * self.scenario.batch;
+        let bound = self.scenario.limits.commit_bytes * row / 48 + 2 * frame;
+        ensure(bytes <= bound, "I7: a commit is bounded", || format!("{bytes} of {bound} bytes"));
     }
 
     fn take_letter(&mut self, shard: Shard, before: &ShardState, after: &ShardState, letter: &DeadLetter) {
