@@ -79,7 +79,8 @@ pub struct Run {
 pub struct Ended {
     pub code: Option<i32>,
     pub lines: Vec<String>,
-    pub folder: TempDir,
+    /// Kept until the test has read what the run wrote.
+    _folder: TempDir,
 }
 
 impl Run {
@@ -150,7 +151,7 @@ impl Run {
             panic!("the run did not end; the lines were:\n{}\n{}", self.seen.join("\n"), self.logs());
         }
         let code = self.child.wait().unwrap().code();
-        Ended { code, lines: self.seen, folder: self.folder }
+        Ended { code, lines: self.seen, _folder: self.folder }
     }
 
     fn logs(&self) -> String {
