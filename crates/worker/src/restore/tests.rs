@@ -40,7 +40,7 @@ impl Rig {
         }
         let state = tempfile::tempdir().unwrap();
         let stores = Stores::open(state.path(), JOB.0).unwrap();
-        let stats = Arc::new(Stats::new(&mut Registry::default()));
+        let stats = Arc::new(Stats::new(&mut Registry::default(), u64::MAX));
         let parts = Parts { job, job_id: JOB, clock: Clock::start(), kafka, stores, stats };
         Self { _broker: broker, ground: Ground::lay(parts).await.unwrap(), _state: state }
     }
