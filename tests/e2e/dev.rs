@@ -130,6 +130,15 @@ impl Run {
         }
     }
 
+    /// Waits until ingest has begun to read: from then on frames, commits and results are under way.
+    pub fn until_reading(&self) {
+        let log = self.folder.path().join("run/ingest-0.log");
+        while !fs::read_to_string(&log).unwrap_or_default().contains("reading from here") {
+            assert!(self.started.elapsed() < PATIENCE, "ingest does not read: {}", self.logs());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The process id that the line "started NAME pid N" tells.
     pub fn pid_of(&mut self, name: &str) -> u32 {
         let start = format!("started {name} pid ");

@@ -62,14 +62,13 @@ impl Deployment {
     /// # Errors
     /// When the process cannot be started.
     pub(crate) fn start_worker(&self, name: &str) -> Result<Service> {
-        let listen = free_address()?.to_string();
         let state = self.folder.join("state").join(name);
         let state = state.to_str().context("the folder's name is not Unicode")?;
         let coordinator = self.coordinator.to_string();
         self.start(
             name,
             "window-worker",
-            &["--coordinator", &coordinator, "--listen", &listen, "--name", name, "--state", state],
+            &["--coordinator", &coordinator, "--listen", "127.0.0.1:0", "--name", name, "--state", state],
         )
     }
 
@@ -82,7 +81,7 @@ impl Deployment {
             .arg("--job")
             .arg(&self.job)
             .args(["--kafka", &self.kafka, "--log", &self.log])
-            .args(["--metrics", &free_address()?.to_string()])
+            .args(["--metrics", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

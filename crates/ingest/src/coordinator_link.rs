@@ -1,5 +1,6 @@
 //! The stream to the coordinator, opened again for ever: meanwhile records flow and watermarks stand still.
 
+use tidegate_core::announcement::Term;
 use tidegate_proto::{convert, v1};
 use tidegate_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
@@ -49,10 +50,20 @@ async fn serve(
     let mut client = v1::coordinator_client::CoordinatorClient::new(channel)
         .max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
     let mut directives = client.ingest(ReceiverStream::new(outgoing)).await?.into_inner();
-    let (job, report_interval) = welcome(&mut directives).await?;
+    let welcome = welcome(&mut directives).await?;
+    let job = convert::job_id(&welcome.job)?;
     backoff.reset();
     tracing::info!("the coordinator takes this ingest");
-    if events.send(Event::CoordinatorUp { job, report_interval, reports }).await.is_err() {
+    if events
+        .send(Event::CoordinatorUp {
+            job,
+            term: Term(welcome.term),
+            report_interval: welcome.report_interval_ms,
+            reports,
+        })
+        .await
+        .is_err()
+    {
         return Ok(());
     }
     while let Some(directive) = directives.message().await? {
@@ -64,13 +75,9 @@ async fn serve(
     Ok(())
 }
 
-async fn welcome(
-    directives: &mut Streaming<v1::IngestDirective>,
-) -> Result<(tidegate_core::block::JobId, u64), tonic::Status> {
+async fn welcome(directives: &mut Streaming<v1::IngestDirective>) -> Result<v1::Welcome, tonic::Status> {
     match directives.message().await?.and_then(|directive| directive.message) {
-        Some(v1::ingest_directive::Message::Welcome(welcome)) => {
-            Ok((convert::job_id(&welcome.job)?, welcome.report_interval_ms))
-        }
+        Some(v1::ingest_directive::Message::Welcome(welcome)) => Ok(welcome),
         _ => Err(tonic::Status::unavailable("the stream ended before its welcome")),
     }
 }

@@ -1,6 +1,7 @@
 //! What reaches the owner of the reading, from all sides.
 
 use tidegate_core::{
+    announcement::Term,
     block::JobId,
     lane::WorkerRef,
     source::Want,
@@ -17,6 +18,8 @@ pub(crate) enum Event {
     CoordinatorUp {
         /// The job's identity, from the job record.
         job: JobId,
+        /// The coordinator's term.
+        term: Term,
         /// Each partition is reported at least this often, ms.
         report_interval: u64,
         /// Where reports go.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tidegate_core::{
-    announcement::{Announcement, ReaderEpoch},
+    announcement::{Announcement, AssignmentId, ReaderEpoch, Term},
     block::JobId,
     dead_letter::{Payload, Reason},
     frame::SessionId,
@@ -57,6 +57,7 @@ pub(crate) struct Reading {
     /// How many partitions have been given to this process so far; numbers their sessions.
     readings: u64,
     timing: Timing,
+    term: Term,
     /// Starts that the readers have not yet answered: what comes before the answer was read earlier.
     starting: HashMap<(Partition, bool), u32>,
     announced: Option<Announcement>,
@@ -106,6 +107,7 @@ impl Reading {
             paused: BTreeMap::new(),
             readings: 0,
             timing: Timing::default(),
+            term: Term::default(),
             starting: HashMap::new(),
             announced: None,
             outbox: Outbox::new(parts.credit_window),
@@ -165,7 +167,8 @@ impl Reading {
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::CoordinatorUp { job, report_interval, reports } => {
+            Event::CoordinatorUp { job, term, report_interval, reports } => {
+                self.term = term;
                 if self.job_id.replace(job).is_some_and(|known| known != job) {
                     return Err(Error::JobChanged);
                 }
@@ -235,6 +238,7 @@ impl Reading {
                 if let Some(job) = self.job_id {
                     self.links.set_owners(job, &owners)?;
                 }
+                self.on_owners(&owners);
             }
             Message::Raise(raise) => {
                 if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {
@@ -244,6 +248,22 @@ impl Reading {
             Message::Pause(pause) => self.set_paused(Partition(pause.partition), pause.paused),
         }
         Ok(())
+    }
+
+    /// Where a later coordinator has put an earlier assignment in force again, what its worker wanted was ignored: ask anew.
+    fn on_owners(&mut self, owners: &v1::Owners) {
+        let assignments: Vec<(Shard, AssignmentId)> = owners
+            .owners
+            .iter()
+            .filter_map(|owner| Some((Shard(owner.shard), owner.assignment?.into())))
+            .collect();
+        let mut lowered = false;
+        for source in self.partitions.values_mut() {
+            lowered |= source.owned(self.term, &assignments);
+        }
+        if lowered {
+            self.ask();
+        }
     }
 
     fn set_paused(&mut self, partition: Partition, paused: bool) {
