@@ -75,6 +75,8 @@ impl Scan {
     }
 
     pub(crate) fn ends(&self, partitions: &[Partition]) -> Result<Vec<PartitionEnds>> {
+        // Waits for a connection: without one, librdkafka's search for the leaders is repeated after three seconds only.
+        self.partitions()?;
         let marks = [Mark::LogStart, Mark::LastStable, Mark::HighWatermark];
         let ends = list_offsets(self.consumer.client(), self.topic(), partitions, marks, REQUEST_TIMEOUT)?;
         let ends = partitions.iter().zip(ends);
