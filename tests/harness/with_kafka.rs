@@ -1,4 +1,4 @@
-//! `with-kafka COMMAND …`: starts an Apache Kafka, runs the command with `--kafka ADDRESS` added, stops the broker.
+//! `with-kafka COMMAND …`: starts an Apache Kafka, runs the command with `--kafka ADDRESS --broker-pid PID` added, stops the broker.
 
 use std::process::{Command, ExitCode};
 
@@ -12,6 +12,8 @@ fn main() -> Result<ExitCode> {
         bail!("no Apache Kafka on this machine");
     }
     let kafka = ApacheKafka::start()?;
-    let status = Command::new(program).args(arguments).args(["--kafka", kafka.bootstrap()]).status()?;
+    let pid = kafka.pid().context("the broker has ended")?.to_string();
+    let added = ["--kafka", kafka.bootstrap(), "--broker-pid", &pid];
+    let status = Command::new(program).args(arguments).args(added).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
