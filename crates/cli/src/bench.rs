@@ -7,9 +7,13 @@
 //!    sent (on each partition, the first with event time ≥ end + δ) to the moment a `read_committed` consumer has the result.
 //!    Sent, not stored: the producer's linger counts too, so that the figure is an upper bound.
 //!
+//! With `--recovery` another phase instead ([`recovery`]): a worker is killed and comes back.
+//!
 //! The first line has the figures of the project's targets; the others what else was seen.
 
 mod cost;
+mod paced;
+mod recovery;
 mod running;
 mod visible;
 
@@ -50,6 +54,10 @@ pub(crate) struct BenchArgs {
     /// Seconds of the second phase; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
+    /// Instead of both phases: kills a worker (of at least two) for 30 s under the load of the second phase, with N records
+    /// preloaded as state, and shows what the others notice of it and how long shards stand still as they move
+    #[arg(long)]
+    recovery: bool,
     /// Runs this job file instead of the one of 10 s tumbling windows: clicks as its source, `NAME` as the job's name and in its
     /// topics, `PARTITIONS` as their number
     #[arg(long, value_name = "FILE")]
@@ -70,6 +78,10 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
     let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     let kafka = KafkaConfig::new(&args.kafka, "tidegate-bench");
+    if args.recovery {
+        println!("{}", recovery::measure(&args, &kafka, &folder).await?.line());
+        return Ok(());
+    }
     let cost = if args.events > 0 { Some(cost::measure(&args, &kafka, &folder).await?) } else { None };
     let visible = if args.seconds > 0 { Some(visible::measure(&args, &kafka, &folder).await?) } else { None };
     let mut line = format!("bench: records={}", args.events);

@@ -119,6 +119,15 @@ impl Service {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// Kills the process (`kill -9`), and waits; gives its name.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub(crate) async fn kill(mut self) -> Result<String> {
+        self.child.kill().await?;
+        Ok(self.name)
+    }
+
     /// Asks the process to stop, and waits.
     ///
     /// # Errors

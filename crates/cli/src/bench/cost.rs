@@ -41,8 +41,14 @@ impl Cost {
 
     pub(super) fn details(&self) -> String {
         format!(
-            "  cost: seconds={:.1} transactions={} results={} broker_cpu_s_per_million={:.3}\n",
-            self.seconds, self.commits, self.results, self.per_million.broker,
+            "  cost: seconds={:.1} transactions={} results={}{}\n",
+            self.seconds,
+            self.commits,
+            self.results,
+            self.per_million
+                .broker
+                .map(|broker| format!(" broker_cpu_s_per_million={broker:.3}"))
+                .unwrap_or_default(),
         )
     }
 }
@@ -80,7 +86,8 @@ pub(super) async fn measure(args: &BenchArgs, kafka: &KafkaConfig, folder: &Path
     Ok(Cost { records, per_million, seconds, commits: totals.commits, results: totals.results_final })
 }
 
-async fn preload(args: &BenchArgs, kafka: &KafkaConfig, job: &Job) -> Result<()> {
+/// Sends the records that lie in the topic when the services start.
+pub(super) async fn preload(args: &BenchArgs, kafka: &KafkaConfig, job: &Job) -> Result<()> {
     let (kafka, topic, events) = (kafka.clone(), job.source.topic.clone(), args.events);
     let mut clicks = clicks(args);
     tokio::task::spawn_blocking(move || {

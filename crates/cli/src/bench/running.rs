@@ -24,8 +24,8 @@ pub(super) struct Cpu {
     pub(super) ingest: f64,
     pub(super) workers: f64,
     pub(super) coordinator: f64,
-    /// 0 where it is not known.
-    pub(super) broker: f64,
+    /// Where it is known.
+    pub(super) broker: Option<f64>,
 }
 
 /// Memory in use, MiB.
@@ -48,7 +48,7 @@ impl Cpu {
             ingest: (self.ingest - before.ingest) / divisor,
             workers: (self.workers - before.workers) / divisor,
             coordinator: (self.coordinator - before.coordinator) / divisor,
-            broker: (self.broker - before.broker) / divisor,
+            broker: self.broker.zip(before.broker).map(|(now, before)| (now - before) / divisor),
         }
     }
 }
@@ -75,6 +75,23 @@ impl Running {
             }
         }
         Ok(self.status.get().await.ok())
+    }
+
+    /// How many workers there are.
+    pub(super) const fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Kills the worker that was started last (`kill -9`); gives its name.
+    pub(super) async fn kill_last_worker(&mut self) -> Result<String> {
+        let worker = self.workers.pop().context("there is no worker")?;
+        worker.kill().await
+    }
+
+    /// Starts a worker of this name, with the state that it left.
+    pub(super) fn start_worker(&mut self, deployment: &Deployment, name: &str) -> Result<()> {
+        self.workers.push(deployment.start_worker(name)?);
+        Ok(())
     }
 
     pub(super) fn cpu(&self) -> Result<Cpu> {
@@ -104,9 +121,9 @@ impl Running {
     }
 }
 
-/// CPU seconds of the broker since it started; 0 where it is not known.
-pub(super) fn broker_cpu(pid: Option<u32>) -> Result<f64> {
-    Ok(pid.map(process::cpu_seconds_of).transpose()?.unwrap_or_default())
+/// CPU seconds of the broker since it started, where its process is known.
+pub(super) fn broker_cpu(pid: Option<u32>) -> Result<Option<f64>> {
+    Ok(pid.map(process::cpu_seconds_of).transpose()?)
 }
 
 fn pid(service: &Service) -> Result<u32> {
