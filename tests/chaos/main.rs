@@ -117,14 +117,15 @@ fn main() -> Result<ExitCode> {
     let faults = run.make_chaos(&args)?;
     let standing = run.finish()?;
     let mut verdict = run.verify(standing.watermark)?;
-    // Conservation: what the shards have counted is what the source holds.
-    verdict.lost += verdict.records.saturating_sub(standing.covered);
-    verdict.duplicated += standing.covered.saturating_sub(verdict.records);
+    // Conservation: what the shards have counted of each partition is what it holds.
+    let (missing, surplus) = standing.imbalance();
+    verdict.lost += missing;
+    verdict.duplicated += surplus;
     // No partition was idle, so no watermark may have passed a record within the delay.
     verdict.wrong += verdict.overtaken;
     let Verdict { records, windows, dead_letters, overtaken, lost, duplicated, wrong } = verdict;
     println!(
-        "seed={} covered={} dead_letters={dead_letters} overtaken={overtaken} surprises={}  logs in {}",
+        "seed={} covered={:?} dead_letters={dead_letters} overtaken={overtaken} surprises={}  logs in {}",
         args.seed,
         standing.covered,
         run.system.surprises,
@@ -244,9 +245,8 @@ impl Run {
                     println!("         not finished in {FINISH:?}: {standing:?}");
                     return Ok(standing);
                 }
-                Ok(standing) => standing.missing.unwrap_or_else(|| {
-                    format!("{} of {} records are covered", standing.covered, standing.records)
-                }),
+                Ok(Standing { missing: Some(missing), .. }) => missing,
+                Ok(standing) => format!("covered {:?} of {:?}", standing.covered, standing.records),
                 Err(error) if in_time => format!("{error:#}"),
                 Err(error) => return Err(error.context("the job did not finish")),
             };

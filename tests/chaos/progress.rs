@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use tidegate_proto::v1::{JobStatus, OwnedShard, StatusRequest, coordinator_client::CoordinatorClient};
+use tidegate_proto::v1::{
+    JobStatus, OwnedShard, StatusRequest, WorkerStats, coordinator_client::CoordinatorClient,
+};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Endpoint;
 
@@ -22,10 +24,10 @@ pub struct Progress {
 /// What there is and what is done.
 #[derive(Debug)]
 pub struct Standing {
-    /// Records in the source topic.
-    pub records: u64,
-    /// Records that shards have committed: applied or dead-lettered.
-    pub covered: u64,
+    /// Records of each partition of the source topic.
+    pub records: Vec<u64>,
+    /// Records of each partition that shards have committed: applied or dead-lettered.
+    pub covered: Vec<u64>,
     /// The global watermark, ms.
     pub watermark: Option<i64>,
     /// Why the job is not at its end, if it is not.
@@ -58,16 +60,25 @@ impl Progress {
 }
 
 impl Standing {
+    /// Conservation per partition, by the services' own counters: records that are not covered, and covered more than once.
+    pub fn imbalance(&self) -> (u64, u64) {
+        let pairs = self.records.iter().zip(&self.covered);
+        pairs.fold((0, 0), |(missing, surplus), (records, covered)| {
+            (missing + records.saturating_sub(*covered), surplus + covered.saturating_sub(*records))
+        })
+    }
+
     fn of(status: &JobStatus, ends: &[(u64, u64)]) -> Self {
-        let shards: Vec<&OwnedShard> = status
-            .workers
-            .iter()
-            .filter(|worker| worker.state == "live")
-            .filter_map(|worker| worker.stats.as_ref())
-            .flat_map(|stats| &stats.shards)
-            .collect();
-        let records = ends.iter().map(|(start, end)| end - start).sum();
-        let covered = shards.iter().map(|shard| shard.applied + shard.dead_lettered).sum();
+        let live = status.workers.iter().filter(|worker| worker.state == "live");
+        let stats: Vec<&WorkerStats> = live.filter_map(|worker| worker.stats.as_ref()).collect();
+        let shards: Vec<&OwnedShard> = stats.iter().flat_map(|stats| &stats.shards).collect();
+        let records = ends.iter().map(|(start, end)| end - start).collect();
+        let mut covered = vec![0; ends.len()];
+        for count in stats.iter().flat_map(|stats| &stats.partitions) {
+            if let Some(covered) = covered.get_mut(count.partition as usize) {
+                *covered += count.applied + count.dead_lettered;
+            }
+        }
         let watermark = status.announcement.as_ref().and_then(|announcement| announcement.watermark_ms);
         let missing = missing(status, ends, &shards, watermark);
         Self { records, covered, watermark, missing }

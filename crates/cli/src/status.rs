@@ -1,5 +1,7 @@
 //! What the coordinator says of a running job.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use tidegate_proto::v1::{self, coordinator_client::CoordinatorClient};
 use tonic::transport::{Channel, Endpoint};
@@ -58,6 +60,18 @@ pub(crate) fn totals(status: &v1::JobStatus) -> v1::WorkerStats {
     sum
 }
 
+/// Records of each partition that the shards have committed as applied, and as dead letters.
+fn covered(status: &v1::JobStatus) -> BTreeMap<u32, (u64, u64)> {
+    let mut covered: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
+    for count in stats.flat_map(|stats| &stats.partitions) {
+        let (applied, dead_lettered) = covered.entry(count.partition).or_default();
+        *applied += count.applied;
+        *dead_lettered += count.dead_lettered;
+    }
+    covered
+}
+
 /// `tidegate status`: the job as text.
 #[must_use]
 pub(crate) fn render(status: &v1::JobStatus) -> String {
@@ -68,14 +82,16 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         writeln!(out, "job {}  term {}  watermark {}", status.name, status.term, stamp(watermark(status)));
     let _ = writeln!(
         out,
-        "\n{:>9}  {:9} {:>14} {:>12} {:>10}",
-        "partition", "state", "watermark", "position", "lag"
+        "\n{:>9}  {:9} {:>14} {:>12} {:>10} {:>12} {:>10}",
+        "partition", "state", "watermark", "position", "lag", "applied", "dead"
     );
+    let covered = covered(status);
     for p in &status.partitions {
+        let (applied, dead) = covered.get(&p.partition).copied().unwrap_or_default();
         let note = if p.holds { "  ◄ holds the watermark" } else { "" };
         let _ = writeln!(
             out,
-            "{:>9}  {:9} {:>14} {:>12} {:>10}{note}",
+            "{:>9}  {:9} {:>14} {:>12} {:>10} {applied:>12} {dead:>10}{note}",
             p.partition,
             p.state,
             stamp(p.watermark_ms),

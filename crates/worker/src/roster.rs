@@ -202,11 +202,12 @@ fn left(shard: Shard, assignment: AssignmentId) -> v1::ShardLeft {
 /// A shard as the coordinator is told of it.
 pub(crate) fn owned(stats: &Stats, shard: Shard, assignment: AssignmentId) -> v1::OwnedShard {
     let standing = stats.standing(shard);
+    let covered = standing.covered();
     v1::OwnedShard {
         shard: shard.0,
         assignment: Some(assignment.into()),
         watermark_ms: standing.watermark.map(|watermark| watermark.millis()),
-        applied: standing.applied,
-        dead_lettered: standing.dead_lettered,
+        applied: covered.applied,
+        dead_lettered: covered.dead_lettered,
     }
 }

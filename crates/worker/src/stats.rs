@@ -58,29 +58,51 @@ struct ShardLabel {
 }
 
 /// Where a shard stands, as of a commit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
     /// W_s.
     pub(crate) watermark: Watermark,
-    /// Records applied since the job began.
-    pub(crate) applied: u64,
-    /// Records dead-lettered since the job began.
-    pub(crate) dead_lettered: u64,
+    /// Of each partition, what was covered since the job began.
+    covered: Vec<Covered>,
     open_rows: u64,
     state_bytes: u64,
+}
+
+/// Records covered: conservation says that these are all that were read (I5).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Covered {
+    /// Applied to windows.
+    pub(crate) applied: u64,
+    /// Dead-lettered.
+    pub(crate) dead_lettered: u64,
+}
+
+impl Covered {
+    fn add(&mut self, other: Self) {
+        self.applied += other.applied;
+        self.dead_lettered += other.dead_lettered;
+    }
 }
 
 impl Standing {
     /// Where a state stands.
     pub(crate) fn of(state: &ShardState) -> Self {
-        let inputs = state.inputs();
+        let inputs = state.inputs().iter();
         Self {
             watermark: state.watermark(),
-            applied: inputs.iter().map(|input| input.applied).sum(),
-            dead_lettered: inputs.iter().map(|input| input.dead).sum(),
+            covered: inputs
+                .map(|input| Covered { applied: input.applied, dead_lettered: input.dead })
+                .collect(),
             open_rows: state.open_rows() as u64,
             state_bytes: state.memory_bytes() as u64,
         }
+    }
+
+    /// What was covered of all partitions.
+    pub(crate) fn covered(&self) -> Covered {
+        let mut sum = Covered::default();
+        self.covered.iter().for_each(|covered| sum.add(*covered));
+        sum
     }
 }
 
@@ -180,10 +202,11 @@ impl Stats {
 
     /// A commit is in the log.
     pub(crate) fn committed(&self, shard: Shard, counts: &CommitCounts, seconds: f64) {
-        let before = self.stands(shard, counts.standing);
+        let before = self.stands(shard, counts.standing.clone());
         self.commits.inc();
         self.latency.observe(seconds);
-        self.applied.inc_by(counts.standing.applied.saturating_sub(before.applied));
+        let (now, before) = (counts.standing.covered(), before.covered());
+        self.applied.inc_by(now.applied.saturating_sub(before.applied));
         self.windows_closed.inc_by(counts.windows_closed);
         let panes = [(Pane::Final, counts.results_final), (Pane::Late, counts.results_late)];
         for (pane, count) in panes.into_iter().filter(|(_, count)| *count > 0) {
@@ -209,7 +232,7 @@ impl Stats {
 
     /// Where a shard stands, if it is here.
     pub(crate) fn standing(&self, shard: Shard) -> Standing {
-        self.shards().get(&shard).copied().unwrap_or_default()
+        self.shards().get(&shard).cloned().unwrap_or_default()
     }
 
     /// The totals, as the coordinator is told.
@@ -228,7 +251,22 @@ impl Stats {
             commits: self.commits.get(),
             open_rows: u64::try_from(self.open_rows.get()).unwrap_or_default(),
             shards,
+            partitions: self.partitions(),
         }
+    }
+
+    fn partitions(&self) -> Vec<v1::PartitionCount> {
+        let mut sums: Vec<Covered> = Vec::new();
+        for standing in self.shards().values() {
+            sums.resize(sums.len().max(standing.covered.len()), Covered::default());
+            for (sum, covered) in sums.iter_mut().zip(&standing.covered) {
+                sum.add(*covered);
+            }
+        }
+        let counts = (0u32..).zip(sums).map(|(partition, Covered { applied, dead_lettered })| {
+            v1::PartitionCount { partition, applied, dead_lettered }
+        });
+        counts.collect()
     }
 
     fn stands(&self, shard: Shard, standing: Standing) -> Standing {
