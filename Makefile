@@ -3,9 +3,10 @@ SHELL := bash
 SEEDS ?= 400
 EVENTS ?= 2000000
 DURATION ?= 60s
+SECONDS_EACH ?= 60
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e chaos bench lint fmt deny image setup
+.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -35,6 +36,11 @@ chaos: setup ## processes on Apache Kafka under faults, then the batch oracle; m
 bench: setup ## CPU and latency against Apache Kafka; make bench EVENTS=5000000
 	cargo build --release --workspace --bins
 	cargo run --release -p tidegate-tests --bin with-kafka -- target/release/tidegate bench --events $(EVENTS)
+
+fuzz: ## all that comes from outside, against libFuzzer; make fuzz SECONDS_EACH=600; needs cargo-fuzz and a nightly compiler
+	@command -v cargo-fuzz >/dev/null || { echo "missing: cargo-fuzz (cargo install cargo-fuzz)" >&2; exit 1; }
+	@for target in frame block job record; do \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(SECONDS_EACH) -max_len=65536 || exit 1; done
 
 lint: fmt
 	cargo clippy --workspace --all-targets -- -D warnings

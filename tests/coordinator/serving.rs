@@ -51,18 +51,19 @@ pub async fn a_shard_finds_its_worker_and_the_ingests_hear_of_it(rig: Rig) -> Re
         assert_eq!((owner.worker.as_str(), owner.address.as_str()), ("w0", "http://w0:1"));
     }
 
-    // A second worker gets its share, as soon as the first has left it.
+    // A second worker gets its share, one shard after the other, each as soon as the first worker has left it.
     let mut second = Worker::connect(&coordinator, hello("w1", fingerprint)).await?;
-    let mut released = Vec::new();
-    while released.len() < 2 {
-        if let ToWorker::Release(release) = worker.next().await? {
-            worker.released(&release).await?;
-            released.push(release.shard);
-        }
+    for _ in 0..2 {
+        let release = loop {
+            if let ToWorker::Release(release) = worker.next().await? {
+                break release;
+            }
+        };
+        worker.released(&release).await?;
+        let moved = second.assignments(1).await?;
+        assert_eq!(moved.iter().map(|assign| assign.shard).collect::<Vec<_>>(), [release.shard]);
+        second.ready(&moved[0], None).await?;
     }
-    released.sort_unstable();
-    let moved = second.assignments(2).await?;
-    assert_eq!(moved.iter().map(|assign| assign.shard).collect::<Vec<_>>(), released);
     let moved = |owners: &v1::Owners| owners.owners.iter().filter(|owner| owner.worker == "w1").count() == 2;
     ingest.until(|directive| owners(directive).filter(moved)).await?;
     coordinator.stop().await

@@ -233,9 +233,11 @@ impl Coordinator {
                 let effects = self.assignment.registered(registration, now);
                 self.perform(effects, ctx);
             }
-            (Message::Ready(shard, committed), Some(_)) => {
+            (Message::Ready(shard, committed), Some(name)) => {
                 self.heard.insert((shard, link));
                 self.watermark.recover(committed, None);
+                let effects = self.assignment.ready(shard, &name, now);
+                self.perform(effects, ctx);
             }
             (Message::Released(shard, assignment), Some(name)) => {
                 let effects = self.assignment.released(shard, &name, assignment, now);

@@ -68,6 +68,9 @@ pub(crate) struct BenchArgs {
     /// Keeps the logs and job files of the run in this folder
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// What the services log
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    log: String,
 }
 
 /// Runs `tidegate bench` and prints its lines.
@@ -122,7 +125,7 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
         kafka: args.kafka.clone(),
         folder,
         coordinator: services::free_address()?,
-        log: "warn".to_owned(),
+        log: args.log.clone(),
     })
 }
 

@@ -128,6 +128,7 @@ impl Config {
             grace_ms,
             settle_ms: default.settle_ms.min(grace_ms),
             return_timeout_ms: millis(self.worker_return_timeout),
+            ..default
         }
     }
 }

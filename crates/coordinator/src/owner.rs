@@ -247,7 +247,7 @@ impl Owner {
                     "a shard is ready"
                 );
                 self.watermarks.recover(watermark, None);
-                Vec::new()
+                self.assignment.ready(shard, &worker, now)
             }
             WorkerEvent::Released(shard, assignment) => {
                 self.assignment.released(shard, &worker, assignment, now)

@@ -25,7 +25,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::announcement::{AssignmentId, Term};
@@ -57,12 +57,15 @@ pub struct AssignmentConfig {
     pub settle_ms: u64,
     /// How long a lost worker's shards wait for it.
     pub return_timeout_ms: u64,
+    /// So many shards are on their way from one worker to another at a time for balance: each stands still only for
+    /// its own restore, not for those of all.
+    pub moves_at_once: usize,
 }
 
 impl Default for AssignmentConfig {
-    /// 5 s, 500 ms and 10 s.
+    /// 5 s, 500 ms and 10 s; one move at a time.
     fn default() -> Self {
-        Self { grace_ms: 5000, settle_ms: 500, return_timeout_ms: 10_000 }
+        Self { grace_ms: 5000, settle_ms: 500, return_timeout_ms: 10_000, moves_at_once: 1 }
     }
 }
 
@@ -185,6 +188,8 @@ pub struct AssignmentMachine {
     term: Term,
     config: AssignmentConfig,
     slots: BTreeMap<Shard, Slot>,
+    /// Assigned, and not yet said to be ready.
+    arriving: BTreeSet<Shard>,
     workers: BTreeMap<WorkerId, Worker>,
     phase: Phase,
     last_registration: Tick,
@@ -201,6 +206,7 @@ impl AssignmentMachine {
             term,
             config,
             slots: (0..shards).map(slot).collect(),
+            arriving: BTreeSet::new(),
             workers: BTreeMap::new(),
             phase: Phase::Gathering { first: None, claimed: false },
             last_registration: Tick(0),
@@ -242,6 +248,16 @@ impl AssignmentMachine {
             effects.push(AssignmentEffect::Fence { shard });
         }
         self.finish(now, effects)
+    }
+
+    /// The worker has restored the shard.
+    pub fn ready(&mut self, shard: Shard, worker: &WorkerId, now: Tick) -> Vec<AssignmentEffect> {
+        let owns =
+            |slot: &Slot| matches!(&slot.state, ShardState::Owned { worker: owner, .. } if owner == worker);
+        if self.slots.get(&shard).is_some_and(owns) {
+            self.arriving.remove(&shard);
+        }
+        self.finish(now, Vec::new())
     }
 
     /// The worker has committed and left the shard.
@@ -345,6 +361,7 @@ impl AssignmentMachine {
         }
         debug_assert!(Some(assignment) > slot.ended, "an assignment does not rise");
         slot.state = ShardState::Owned { worker: worker.clone(), assignment };
+        self.arriving.insert(shard);
         effects.push(AssignmentEffect::Assign { shard, worker: worker.clone(), assignment });
     }
 

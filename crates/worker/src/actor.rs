@@ -50,8 +50,10 @@ pub(crate) enum ToShard {
 /// How a shard is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// With everything committed that has been applied.
+    /// With everything committed that has been applied: another worker gets it.
     Committed,
+    /// Likewise, and the local store is written: the process stops, and may find the shard again when it is back.
+    Stopping,
     /// At once: it has been given anew, or the worker ends.
     AtOnce,
 }
@@ -80,6 +82,8 @@ pub(crate) enum News {
     Left,
     /// Lost to another owner, or to the transaction timeout.
     Fenced(Caution),
+    /// After one of these: the actor is gone, and the local store is free.
+    Ended,
 }
 
 /// The owner of one shard.
@@ -101,13 +105,15 @@ impl Actor {
         let mut holdings = Holdings { producer: None, cache: self.new_cache() };
         let news = self.live(&mut holdings).await;
         self.ground.stats.left(self.shard);
-        // The local store is free before anybody hears that the shard is; closing a producer may take its time.
+        // The next owner does not wait for our store, nor for our producer to be closed.
+        self.tell(news).await;
         let Holdings { producer, cache } = holdings;
         close(producer);
-        if let Err(error) = spawn_blocking(move || cache.finish()).await {
+        let stops = self.leave == Some(Leave::Stopping);
+        if let Err(error) = spawn_blocking(move || cache.close(stops)).await {
             tracing::warn!(shard = self.shard.0, %error, "the local store was not written to its end");
         }
-        self.tell(news).await;
+        self.tell(News::Ended).await;
     }
 
     pub(crate) async fn tell(&self, news: News) {

@@ -199,7 +199,8 @@ impl<'a> Owner<'a> {
     }
 
     fn has_to_commit(&self) -> bool {
-        self.actor.leave == Some(Leave::Committed) && self.urgency() > Urgency::Nothing
+        let committed = matches!(self.actor.leave, Some(Leave::Committed | Leave::Stopping));
+        committed && self.urgency() > Urgency::Nothing
     }
 
     fn begin_commit(&mut self, now: Tick) {

@@ -64,7 +64,9 @@ pub(crate) struct Roster {
 
 struct Entry {
     route: Route,
-    /// The assignment that follows once the actor has left.
+    /// The actor has left the shard, and is about to end.
+    left: bool,
+    /// The assignment that follows once the actor has ended.
     next: Option<AssignmentId>,
 }
 
@@ -101,7 +103,7 @@ impl Roster {
         self.report(Message::Draining(v1::Draining {})).await;
         let shards: Vec<Shard> = self.actors.keys().copied().collect();
         for shard in shards {
-            self.leave(shard, Leave::Committed).await;
+            self.leave(shard, Leave::Stopping).await;
         }
         true
     }
@@ -128,8 +130,11 @@ impl Roster {
                 entry.next = None;
                 self.report(Message::Released(left(shard, assignment))).await;
             }
-            Some(entry) if entry.next.is_none() && entry.route.assignment == assignment => {
+            Some(entry) if entry.next.is_none() && entry.route.assignment == assignment && !entry.left => {
                 self.leave(shard, Leave::Committed).await;
+            }
+            Some(entry) if entry.left && entry.next.is_none() => {
+                self.report(Message::Released(left(shard, assignment))).await;
             }
             // Another assignment is in force here.
             Some(_) => {}
@@ -158,34 +163,53 @@ impl Roster {
             leave: None,
         };
         task::spawn(format!("shard-{shard}"), actor.run());
-        self.actors.insert(shard, Entry { route: Route { assignment, inbox }, next: None });
+        self.actors.insert(shard, Entry { route: Route { assignment, inbox }, left: false, next: None });
         self.publish();
     }
 
     async fn heard(&mut self, FromShard { shard, assignment, news }: FromShard, draining: bool) {
-        let caution = match news {
+        match news {
             News::Ready => {
                 let ready = v1::ShardReady { shard: Some(owned(&self.ground.stats, shard, assignment)) };
-                return self.report(Message::Ready(ready)).await;
+                self.report(Message::Ready(ready)).await;
             }
-            News::Left => None,
-            News::Fenced(caution) => Some(caution),
-        };
-        let Some(entry) = self.actors.remove(&shard) else { return };
-        self.publish();
-        if let Some(caution) = caution {
-            self.cautions.insert(shard, caution);
+            News::Left => self.has_left(shard, assignment, Message::Released).await,
+            News::Fenced(caution) => {
+                self.cautions.insert(shard, caution);
+                self.has_left(shard, assignment, Message::Fenced).await;
+            }
+            News::Ended => self.ended(shard, draining).await,
         }
-        match (entry.next, caution) {
-            (Some(next), _) if !draining => self.start(shard, next),
-            (Some(next), _) => self.report(Message::Released(left(shard, next))).await,
-            (None, None) => self.report(Message::Released(left(shard, assignment))).await,
-            (None, Some(_)) => self.report(Message::Fenced(left(shard, assignment))).await,
+    }
+
+    /// The actor has let go of the shard; the coordinator hears of it unless it has given the shard to this worker anew.
+    async fn has_left(
+        &mut self,
+        shard: Shard,
+        assignment: AssignmentId,
+        message: impl FnOnce(v1::ShardLeft) -> Message,
+    ) {
+        let Some(entry) = self.actors.get_mut(&shard) else { return };
+        entry.left = true;
+        let is_last = entry.next.is_none();
+        self.publish();
+        if is_last {
+            self.report(message(left(shard, assignment))).await;
+        }
+    }
+
+    async fn ended(&mut self, shard: Shard, draining: bool) {
+        let Some(Entry { next: Some(next), .. }) = self.actors.remove(&shard) else { return };
+        if draining {
+            self.report(Message::Released(left(shard, next))).await;
+        } else {
+            self.start(shard, next);
         }
     }
 
     fn publish(&self) {
-        let routes = self.actors.iter().map(|(shard, entry)| (*shard, entry.route.clone())).collect();
+        let serving = self.actors.iter().filter(|(_, entry)| !entry.left);
+        let routes = serving.map(|(shard, entry)| (*shard, entry.route.clone())).collect();
         self.wires.routes.send_replace(Arc::new(routes));
     }
 

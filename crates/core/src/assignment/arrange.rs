@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AssignmentEffect, AssignmentMachine, Phase, Presence, ShardState, WorkerId};
+use super::{AssignmentEffect, AssignmentMachine, Phase, Presence, ShardState, Slot, WorkerId};
 use crate::time::{Shard, Tick};
 
 /// Shards that each live worker has or is about to get.
@@ -59,6 +59,16 @@ impl AssignmentMachine {
             && !self.slots.values().any(|slot| held(&slot.state))
     }
 
+    /// Shards that no worker serves at this moment, or soon none.
+    fn moving(&self) -> usize {
+        let moving = |(shard, slot): &(&Shard, &Slot)| match slot.state {
+            ShardState::Releasing { .. } => true,
+            ShardState::Owned { .. } => self.arriving.contains(shard),
+            ShardState::Unassigned | ShardState::Held { .. } => false,
+        };
+        self.slots.iter().filter(moving).count()
+    }
+
     fn loads(&self) -> Loads {
         let live = self.workers.iter().filter(|(_, worker)| worker.presence == Presence::Live);
         let mut loads: Loads = live.map(|(id, _)| (id.clone(), 0)).collect();
@@ -108,11 +118,13 @@ impl AssignmentMachine {
         }
     }
 
-    /// Moves from the most to the least loaded until they differ by at most one: the fewest moves that balance.
+    /// Moves from the most to the least loaded until they differ by at most one: the fewest moves that balance, a few at
+    /// a time.
     fn balance(&mut self, loads: &mut Loads, effects: &mut Vec<AssignmentEffect>) {
         while let (Some(from), Some(to)) = (most(loads), least(loads)) {
             let load = |worker| loads.get(worker).copied().unwrap_or(0);
-            if load(&from) <= load(&to) + 1 || !self.shift(&from, &to, effects) {
+            let balanced = load(&from) <= load(&to) + 1;
+            if balanced || self.moving() >= self.config.moves_at_once || !self.shift(&from, &to, effects) {
                 return;
             }
             if let Some(load) = loads.get_mut(&from) {

@@ -40,6 +40,7 @@ impl AssignmentMachine {
         self.workers
             .insert(worker.clone(), Worker { stream, address, incarnation, presence: Presence::Live });
         let shards: Vec<Shard> = self.slots.keys().copied().collect();
+        self.arriving.retain(|shard| !claims.contains_key(shard));
         for shard in shards {
             let verdict = self.judge(shard, &worker, claims.get(&shard).copied());
             self.carry_out(verdict, shard, &worker, effects);

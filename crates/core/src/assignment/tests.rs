@@ -12,8 +12,10 @@ fn id(term: u64, number: u64) -> AssignmentId {
     AssignmentId { term: Term(term), number }
 }
 
+/// A machine that moves all shards at once that balance takes.
 fn machine() -> AssignmentMachine {
-    AssignmentMachine::new(Term(9), SHARDS, AssignmentConfig::default())
+    let config = AssignmentConfig { moves_at_once: usize::MAX, ..AssignmentConfig::default() };
+    AssignmentMachine::new(Term(9), SHARDS, config)
 }
 
 fn registration(worker: &str, stream: u64, claims: &[(u32, AssignmentId)]) -> Registration {

@@ -77,7 +77,7 @@ impl Rig {
         let restore = move || {
             let mut cache = ShardCache::new(ground.stores.clone(), SHARD, JOB, ground.grid);
             let state = super::restore(&ground, SHARD, &mut None, &mut cache);
-            cache.finish();
+            cache.close(true);
             state
         };
         tokio::task::spawn_blocking(restore).await.unwrap()
