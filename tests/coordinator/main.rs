@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and run threads of their own")]
 
+mod electing;
 mod peers;
 mod rig;
 mod serving;
@@ -32,12 +33,16 @@ macro_rules! on_both_brokers {
 }
 
 on_both_brokers! {
+    electing {
+        of_two_coordinators_one_leads_and_the_other_refuses,
+        a_clean_stop_hands_over_at_once_and_nothing_moves,
+        one_that_does_not_know_of_its_successor_is_fenced_and_stands_by,
+    }
     starting {
         a_new_job_gets_its_topics_its_record_and_a_first_block_in_every_shard,
         a_founding_that_fails_leaves_nothing_and_may_be_repeated,
         a_restart_keeps_the_job_and_raises_the_term,
         a_changed_job_file_is_refused_and_deposes_nobody,
-        a_later_coordinator_ends_the_earlier,
         a_source_that_is_missing_is_named,
         a_source_that_was_created_anew_is_refused,
         a_changelog_without_its_record_is_refused,

@@ -24,6 +24,7 @@ impl Ingest {
     pub async fn connect(coordinator: &Running, fingerprint: u64) -> Result<Self> {
         let (reports, outgoing) = mpsc::channel(16);
         reports.send(ingest_report(FromIngest::Hello(v1::IngestHello { fingerprint, ingest: 7 }))).await?;
+        coordinator.status().await?;
         let directives = coordinator.client().await?.ingest(ReceiverStream::new(outgoing)).await?;
         let mut ingest =
             Self { reports, directives: directives.into_inner(), welcome: v1::Welcome::default() };
@@ -87,6 +88,7 @@ impl Worker {
     pub async fn connect(coordinator: &Running, hello: v1::WorkerHello) -> Result<Self> {
         let (reports, outgoing) = mpsc::channel(16);
         reports.send(worker_report(FromWorker::Hello(hello))).await?;
+        coordinator.status().await?;
         let directives = coordinator.client().await?.worker(ReceiverStream::new(outgoing)).await?;
         let mut worker =
             Self { reports, directives: directives.into_inner(), welcome: v1::Welcome::default() };

@@ -16,6 +16,7 @@ use tidegate_runtime::task::{Reason, Shutdown};
 use tidegate_tests::clients::{PATIENCE, unique};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::Code;
 use tonic::transport::Channel;
 
 /// S of every job here.
@@ -82,6 +83,7 @@ impl Rig {
             report_interval: Duration::from_millis(500),
             worker_return_timeout: Duration::from_secs(10),
             grace: Duration::from_millis(200),
+            session_timeout: Duration::from_secs(6),
             durability: Durability::default(),
         }
     }
@@ -130,14 +132,38 @@ pub struct Running {
 }
 
 impl Running {
-    /// A client, once the coordinator serves.
+    /// A client, whether the coordinator leads or not.
     pub async fn client(&self) -> Result<CoordinatorClient<Channel>> {
         Ok(CoordinatorClient::connect(self.url.to_string()).await?)
     }
 
-    /// What the coordinator says of the job, once it serves.
+    /// What the coordinator says of the job, once it leads.
     pub async fn status(&self) -> Result<v1::JobStatus> {
-        Ok(self.client().await?.status(v1::StatusRequest {}).await?.into_inner())
+        loop {
+            match self.glance().await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                status => return Ok(status?),
+            }
+        }
+    }
+
+    /// What the coordinator says of the job now.
+    pub async fn glance(&self) -> Result<v1::JobStatus, tonic::Status> {
+        let client = CoordinatorClient::connect(self.url.to_string()).await;
+        let mut client = client.map_err(|error| tonic::Status::internal(error.to_string()))?;
+        Ok(client.status(v1::StatusRequest {}).await?.into_inner())
+    }
+
+    /// Waits until it is on standby, and gives what it says then.
+    pub async fn standby(&self) -> Result<tonic::Status> {
+        loop {
+            match self.glance().await {
+                Err(status) if status.message().contains("on standby") => return Ok(status),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
     }
 
     /// Why it ended by itself.

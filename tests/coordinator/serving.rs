@@ -207,6 +207,7 @@ pub async fn peers_of_another_job_file_are_refused(rig: Rig) -> Result<()> {
 
 pub async fn health_and_reflection_are_served(rig: Rig) -> Result<()> {
     let coordinator = rig.start().await?;
+    coordinator.status().await?;
     let channel = tonic::transport::Endpoint::new(coordinator.url.to_string())?.connect().await?;
     let mut health = HealthClient::new(channel.clone());
     let request = HealthCheckRequest { service: "tidegate.v1.Coordinator".to_owned() };

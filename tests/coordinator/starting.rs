@@ -113,17 +113,6 @@ pub async fn a_changed_job_file_is_refused_and_deposes_nobody(rig: Rig) -> Resul
     ruling.stop().await
 }
 
-pub async fn a_later_coordinator_ends_the_earlier(rig: Rig) -> Result<()> {
-    let first = rig.start().await?;
-    first.status().await?;
-    let second = rig.start().await?;
-    let term = second.status().await?.term;
-    let error = first.failed().await?;
-    assert!(matches!(&error, Error::Deposed { by: Some(by), .. } if by.0 == term), "{error}");
-    assert!(error.to_string().contains(&format!("in term {term}")), "{error}");
-    second.stop().await
-}
-
 pub async fn a_source_that_is_missing_is_named(rig: Rig) -> Result<()> {
     let error = rig.start_with(rig.without_partitions()?).await?.failed().await?.to_string();
     let expected = format!("source.topic: topic `{}-source` does not exist; create it", rig.name);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tidegate_tests::clients::unique;
 
 /// No run takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Which broker a run is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +59,12 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn tidegate() -> Command {
+/// A program of the workspace.
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let binary = test.parent().and_then(Path::parent).unwrap().join("tidegate");
+    let binary = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(binary.exists(), "build the programs first: cargo build --workspace --bins (make test does)");
-    Command::new(binary)
+    binary
 }
 
 /// A run under way.
@@ -86,7 +87,7 @@ pub struct Ended {
 impl Run {
     /// Starts `tidegate dev` with its logs in a folder of the test.
     pub fn start(folder: TempDir, arguments: &[String]) -> Self {
-        let mut child = tidegate()
+        let mut child = Command::new(program("tidegate"))
             .arg("dev")
             .args(["--folder", folder.path().join("run").to_str().unwrap()])
             .args(arguments)

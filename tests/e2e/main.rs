@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod clicks;
+mod coordinators;
 mod dev;
 mod flights;

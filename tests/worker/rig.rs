@@ -115,7 +115,7 @@ impl Rig {
         let worker = Worker::start(Settings {
             job: self.job.clone(),
             kafka: self.kafka.clone(),
-            coordinator: self.coordinator.address.to_string(),
+            coordinators: vec![self.coordinator.address.to_string()],
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
             name: name.to_owned(),

@@ -124,7 +124,7 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
         job,
         kafka: args.kafka.clone(),
         folder,
-        coordinator: services::free_address()?,
+        coordinators: vec![services::free_address()?],
         log: args.log.clone(),
     })
 }

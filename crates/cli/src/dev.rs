@@ -52,6 +52,9 @@ pub(crate) struct DevArgs {
     /// Number of workers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
+    /// Number of coordinators: one leads, the others stand by
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    coordinators: u32,
     /// An existing cluster instead of the embedded broker
     #[arg(long, value_name = "BROKERS")]
     kafka: Option<String>,
@@ -104,7 +107,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
         job: job_file,
         kafka: brokers.clone(),
         folder: folder.path().to_owned(),
-        coordinator: services::free_address()?,
+        coordinators: (0..args.coordinators).map(|_| services::free_address()).collect::<Result<_>>()?,
         log: args.log.clone(),
     };
     let mut run = Run::start(deployment, args.workers, job.clone(), kafka.clone(), finite).await?;
@@ -187,7 +190,7 @@ struct Run {
     kafka: KafkaConfig,
     finite: bool,
     status: StatusClient,
-    coordinator: Service,
+    coordinators: Vec<Service>,
     ingest: Service,
     workers: Vec<Service>,
 }
@@ -200,16 +203,16 @@ impl Run {
         kafka: KafkaConfig,
         finite: bool,
     ) -> Result<Self> {
-        let coordinator = deployment.start_coordinator()?;
+        let coordinators = deployment.start_coordinators()?;
         let ingest = deployment.start_ingest("ingest-0")?;
         let workers = (0..workers)
             .map(|number| deployment.start_worker(&format!("worker-{number}")))
             .collect::<Result<Vec<_>>>()?;
-        for service in [&coordinator, &ingest].into_iter().chain(&workers) {
+        for service in coordinators.iter().chain([&ingest]).chain(&workers) {
             println!("started {} pid {}", service.name, service.pid().unwrap_or_default());
         }
-        let status = StatusClient::new(&deployment.coordinator.to_string())?;
-        Ok(Self { deployment, job, kafka, finite, status, coordinator, ingest, workers })
+        let status = StatusClient::new(&deployment.coordinators)?;
+        Ok(Self { deployment, job, kafka, finite, status, coordinators, ingest, workers })
     }
 
     /// Shows the job until it has ended or Ctrl-C; gives the last status.
@@ -265,8 +268,10 @@ impl Run {
 
     /// Starts again what a signal killed; an exit by itself is an error, with the end of the log.
     async fn supervise(&mut self) -> Result<()> {
-        if self.coordinator.was_killed()? {
-            self.coordinator = again(self.deployment.start_coordinator()?);
+        for coordinator in &mut self.coordinators {
+            if coordinator.was_killed()? {
+                *coordinator = again(self.deployment.start_coordinator(&coordinator.name)?);
+            }
         }
         if self.ingest.was_killed()? {
             self.ingest = again(self.deployment.start_ingest("ingest-0")?);
@@ -281,7 +286,7 @@ impl Run {
 
     async fn stop(self) -> Result<()> {
         let mut failed = None;
-        for service in std::iter::once(self.ingest).chain(self.workers).chain([self.coordinator]) {
+        for service in std::iter::once(self.ingest).chain(self.workers).chain(self.coordinators) {
             let name = service.name.clone();
             match service.stop().await {
                 Ok(status) if status.success() => {}

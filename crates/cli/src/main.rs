@@ -33,9 +33,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show a running job: watermark, partitions, workers and their shards
     Status {
-        /// Address of the coordinator
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
-        coordinator: String,
+        /// Addresses of the coordinators, separated by commas
+        #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
+        coordinator: Vec<String>,
     },
     /// Print the JSON Schema of job files
     Schema,

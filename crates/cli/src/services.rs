@@ -24,8 +24,8 @@ pub(crate) struct Deployment {
     pub(crate) kafka: String,
     /// Where logs and state go.
     pub(crate) folder: PathBuf,
-    /// The coordinator's address, once it runs.
-    pub(crate) coordinator: SocketAddr,
+    /// The coordinators' addresses, once they run.
+    pub(crate) coordinators: Vec<SocketAddr>,
     /// What the services log.
     pub(crate) log: String,
 }
@@ -40,13 +40,31 @@ pub(crate) struct Service {
 }
 
 impl Deployment {
-    /// Starts the coordinator.
+    /// Starts the coordinators: `coordinator`, `coordinator-1`, …
     ///
     /// # Errors
-    /// When the process cannot be started.
-    pub(crate) fn start_coordinator(&self) -> Result<Service> {
-        let listen = self.coordinator.to_string();
-        self.start("coordinator", "watermark-coordinator", &["--listen", &listen])
+    /// When a process cannot be started.
+    pub(crate) fn start_coordinators(&self) -> Result<Vec<Service>> {
+        (0..self.coordinators.len())
+            .map(|number| match number {
+                0 => self.start_coordinator("coordinator"),
+                number => self.start_coordinator(&format!("coordinator-{number}")),
+            })
+            .collect()
+    }
+
+    /// Starts the coordinator of this name.
+    ///
+    /// # Errors
+    /// When there is none, or the process cannot be started.
+    pub(crate) fn start_coordinator(&self, name: &str) -> Result<Service> {
+        let number = name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0_usize);
+        let listen = self.coordinators.get(number).with_context(|| format!("there is no {name}"))?;
+        self.start(name, "watermark-coordinator", &["--listen", &listen.to_string()])
+    }
+
+    fn list(&self) -> String {
+        self.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// Starts an ingest.
@@ -54,7 +72,7 @@ impl Deployment {
     /// # Errors
     /// When the process cannot be started.
     pub(crate) fn start_ingest(&self, name: &str) -> Result<Service> {
-        self.start(name, "ingest", &["--coordinator", &self.coordinator.to_string()])
+        self.start(name, "ingest", &["--coordinator", &self.list()])
     }
 
     /// Starts a worker, which keeps its state in a folder of its name.
@@ -64,7 +82,7 @@ impl Deployment {
     pub(crate) fn start_worker(&self, name: &str) -> Result<Service> {
         let state = self.folder.join("state").join(name);
         let state = state.to_str().context("the folder's name is not Unicode")?;
-        let coordinator = self.coordinator.to_string();
+        let coordinator = self.list();
         self.start(
             name,
             "window-worker",

@@ -2,36 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tidegate_proto::v1::{self, coordinator_client::CoordinatorClient};
 use tonic::transport::{Channel, Endpoint};
 
-/// A client of the coordinator's status.
+/// A client of the status of whichever coordinator leads.
 #[derive(Clone, Debug)]
-pub(crate) struct StatusClient(CoordinatorClient<Channel>);
+pub(crate) struct StatusClient {
+    coordinators: Vec<(String, CoordinatorClient<Channel>)>,
+}
 
 impl StatusClient {
-    /// A client for the coordinator at `address`; connects when first asked.
+    /// A client for coordinators at `addresses`; connects when first asked.
     ///
     /// # Errors
-    /// When the address is none.
-    pub(crate) fn new(address: &str) -> Result<Self> {
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(uri)
-            .with_context(|| format!("`{address}` is no address of a coordinator"))?
-            .timeout(std::time::Duration::from_secs(5));
-        Ok(Self(CoordinatorClient::new(endpoint.connect_lazy())))
+    /// When an address is none.
+    pub(crate) fn new<A: ToString>(addresses: &[A]) -> Result<Self> {
+        let client = |address: &A| {
+            let address = address.to_string();
+            let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+            let endpoint = Endpoint::from_shared(uri)
+                .with_context(|| format!("`{address}` is no address of a coordinator"))?
+                .timeout(std::time::Duration::from_secs(5));
+            Ok((address, CoordinatorClient::new(endpoint.connect_lazy())))
+        };
+        Ok(Self { coordinators: addresses.iter().map(client).collect::<Result<_>>()? })
     }
 
     /// The job's status now.
     ///
     /// # Errors
-    /// When the coordinator does not answer.
+    /// When no coordinator leads: what each said.
     pub(crate) async fn get(&mut self) -> Result<v1::JobStatus> {
-        let response = self.0.status(v1::StatusRequest {}).await;
-        Ok(response
-            .map_err(|status| anyhow::anyhow!("the coordinator does not answer: {}", status.message()))?
-            .into_inner())
+        let mut refusals = Vec::new();
+        for (address, client) in &mut self.coordinators {
+            match client.status(v1::StatusRequest {}).await {
+                Ok(status) => return Ok(status.into_inner()),
+                Err(status) => refusals.push(format!("{address}: {}", status.message())),
+            }
+        }
+        bail!("no coordinator that leads answers: {}", refusals.join("; "))
     }
 }
 

@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     #[serde(serialize_with = "as_text")]
     pub grace: Duration,
+    /// How long a coordinator that is not heard of keeps the lead before another takes over; brokers take 6 s at least by default
+    #[arg(long, value_name = "TIME", default_value = "6s", value_parser = duration)]
+    #[serde(serialize_with = "as_text")]
+    pub session_timeout: Duration,
     /// Copies of each partition of the topics that are made here [default: the cluster's]
     #[arg(long, value_name = "COPIES")]
     pub replication: Option<u16>,
@@ -88,6 +92,8 @@ pub struct Config {
     pub worker_return_timeout: Duration,
     /// [`Args::grace`]
     pub grace: Duration,
+    /// [`Args::session_timeout`]
+    pub session_timeout: Duration,
     /// How topics are made.
     pub durability: Durability,
 }
@@ -109,6 +115,7 @@ impl Config {
             report_interval: args.report_interval,
             worker_return_timeout: args.worker_return_timeout,
             grace: args.grace,
+            session_timeout: args.session_timeout,
             durability: Durability { replication: args.replication, min_insync: args.min_insync },
         })
     }
@@ -157,6 +164,7 @@ mod tests {
         assert_eq!(shown["report_interval"], "500ms");
         assert_eq!(shown["worker_return_timeout"], "10000ms");
         assert_eq!(shown["grace"], "5000ms");
+        assert_eq!(shown["session_timeout"], "6000ms");
         assert_eq!(shown["job"], "j.yaml");
     }
 }

@@ -141,9 +141,7 @@ pub enum Error {
     },
     /// Another coordinator leads this job.
     #[error(
-        "another coordinator has taken over job `{job}`{}: this one stops; run one coordinator a job, and wait for its \
-         end before the next is started",
-        by_term(*.by)
+        "another coordinator has taken over job `{job}`{}", by_term(*.by)
     )]
     Deposed {
         /// The job's name.

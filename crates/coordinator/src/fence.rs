@@ -68,7 +68,8 @@ impl Fences {
         let (kafka, id) = (self.kafka.clone(), format!("{}{shard}", self.prefix));
         let (turns, metrics) = (Arc::clone(&self.turns), self.metrics.clone());
         task::spawn("fence", async move {
-            let turn = turns.acquire().await;
+            // Closed: this coordinator leads no more, and others decide about the shard.
+            let Ok(turn) = turns.acquire().await else { return };
             match blocking("fence", move || Ok(fence(&kafka, &id)?)).await {
                 Ok(()) => {
                     metrics.fences.inc();
@@ -103,6 +104,12 @@ impl Fences {
     /// The fence has ended: what waited for it, in order.
     pub(crate) fn ended(&mut self, shard: Shard) -> Vec<Waiting> {
         self.under_way.remove(&shard).unwrap_or_default()
+    }
+}
+
+impl Drop for Fences {
+    fn drop(&mut self) {
+        self.turns.close();
     }
 }
 

@@ -19,7 +19,8 @@ use tidegate_core::shard::ShardState;
 use tidegate_core::time::Partition;
 use tidegate_job::Job;
 use tidegate_kafka::{
-    Admin, Error as KafkaError, KafkaConfig, Outcome, OutputRecord, TransactionOptions, TransactionalProducer,
+    Admin, Error as KafkaError, KafkaConfig, Outcome, OutputRecord, TopicDescription, TransactionOptions,
+    TransactionalProducer,
 };
 
 use crate::control::{Control, JOB_KEY, LEADER_KEY, LeaderRecord, PARTITION};
@@ -43,13 +44,13 @@ pub(crate) struct Reign {
     pub(crate) partitions: u32,
 }
 
-/// Comes to lead `job`.
-pub(crate) async fn lead(
+/// Looks whether this job can be led, and finds or makes source and control topic. Deposes nobody.
+pub(crate) async fn approach(
     admin: &Admin,
     kafka: &KafkaConfig,
     job: &Job,
     durability: Durability,
-) -> Result<Reign> {
+) -> Result<TopicDescription> {
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
     let known = if admin.topic(&control).await?.is_some() { look(kafka, &control).await? } else { None };
@@ -63,7 +64,19 @@ pub(crate) async fn lead(
         None => topics.source().await?,
     };
     topics.control().await?;
+    Ok(source)
+}
 
+/// Comes to lead `job`.
+pub(crate) async fn lead(
+    admin: &Admin,
+    kafka: &KafkaConfig,
+    job: &Job,
+    durability: Durability,
+) -> Result<Reign> {
+    let source = approach(admin, kafka, job, durability).await?;
+    let topics = Topics { admin, kafka, job, durability };
+    let control = job.control_topic();
     let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control };
     let (desk, term, found) = blocking("lead", move || desk.take()).await?;
     let record = match found {

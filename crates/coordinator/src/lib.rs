@@ -1,11 +1,15 @@
 //! The watermark coordinator: leads a job, computes its global watermark from the ingests' reports, assigns its shards to
 //! workers.
 //!
+//! Of several for a job one leads and the others stand by (`election`, `candidate`).
+//!
 //! Its state is soft, but for the job record and its term, which lie in the control topic ([`job_record`], `control`,
 //! `leader`). The machines are those of `tidegate_core::{coordinator, assignment}`; [`service`] is the shell around them.
 
+mod candidate;
 pub mod config;
 mod control;
+mod election;
 mod error;
 mod event;
 mod fence;
@@ -13,6 +17,7 @@ pub mod job_record;
 mod leader;
 mod metrics;
 mod owner;
+mod seat;
 pub mod service;
 mod status;
 mod streams;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,6 +17,16 @@ pub(crate) struct State {
     state: &'static str,
 }
 
+/// None: of a figure that is not always there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NoLabels;
+
+impl EncodeLabelSet for NoLabels {
+    fn encode(&self, _: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        Ok(())
+    }
+}
+
 /// Why a report was ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Reason {
@@ -26,8 +36,9 @@ pub(crate) struct Reason {
 /// The figures; clones count into the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
+    pub(crate) leading: Gauge,
     pub(crate) term: Gauge<u64, AtomicU64>,
-    watermark: Gauge,
+    watermark: Family<NoLabels, Gauge>,
     partitions: Family<State, Gauge>,
     workers: Family<State, Gauge>,
     pub(crate) ingests: Gauge,
@@ -45,7 +56,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tidegate_coordinator");
-        registry.register("term", "Offset of this coordinator's leader record", self.term.clone());
+        registry.register("leading", "1 while this coordinator leads, else 0", self.leading.clone());
+        registry.register("term", "Offset of this coordinator's last leader record", self.term.clone());
         registry.register("watermark_ms", "The global watermark, ms of event time", self.watermark.clone());
         registry.register("partitions", "Source partitions by state", self.partitions.clone());
         registry.register("workers", "Workers by state", self.workers.clone());
@@ -67,8 +79,19 @@ impl Metrics {
 
     pub(crate) fn watermark(&self, watermark: Watermark) {
         if let Some(watermark) = watermark {
-            self.watermark.set(watermark.millis());
+            self.watermark.get_or_create(&NoLabels).set(watermark.millis());
         }
+    }
+
+    /// What only the one that leads knows goes.
+    pub(crate) fn not_leading(&self) {
+        self.leading.set(0);
+        self.watermark.clear();
+        self.partition_states(std::iter::empty());
+        self.worker_states(std::iter::empty());
+        self.ingests.set(0);
+        self.unowned_shards.set(0);
+        self.lag.set(0);
     }
 
     pub(crate) fn ignored(&self, reason: &'static str) {
@@ -92,5 +115,29 @@ fn count<'a>(
     for state in known {
         let number = states.clone().filter(|found| found == state).count();
         family.get_or_create(&State { state }).set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_core::time::EventTime;
+
+    #[test]
+    fn the_watermark_is_shown_only_while_there_is_one() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let shown = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text.lines().find(|line| line.starts_with("tidegate_coordinator_watermark_ms")).map(str::to_owned)
+        };
+        assert_eq!(shown(), None);
+        metrics.watermark(None);
+        assert_eq!(shown(), None);
+        metrics.watermark(Some(EventTime(-5)));
+        assert_eq!(shown().as_deref(), Some("tidegate_coordinator_watermark_ms{} -5"));
+        metrics.not_leading();
+        assert_eq!(shown(), None);
     }
 }

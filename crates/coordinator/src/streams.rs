@@ -1,6 +1,7 @@
 //! The gRPC service: one reading task a stream turns messages into events for the owner.
 //!
-//! A stream begins with its hello; one of another fingerprint is refused before the owner hears of it.
+//! A stream begins with its hello; one of another fingerprint is refused before the owner hears of it. While this process does not
+//! lead all are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +12,14 @@ use tidegate_core::coordinator::ReaderId;
 use tidegate_core::time::{EventTime, Shard};
 use tidegate_proto::{WireError, same_fingerprint, v1};
 use tidegate_runtime::task;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use v1::{ingest_report::Message as FromIngest, worker_report::Message as FromWorker};
 
 use crate::event::{Event, IngestEvent, Link, OwnedShard, WorkerEvent, claims};
+use crate::seat::{Desk, Seat};
 
 /// How long a peer may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
@@ -30,25 +32,28 @@ type Directives<T> = ReceiverStream<Result<T, Status>>;
 /// The Coordinator service.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
-    fingerprint: u64,
-    waiting: usize,
-    events: mpsc::Sender<Event>,
+    seat: watch::Receiver<Seat>,
     numbers: Arc<AtomicU64>,
 }
 
 impl Streams {
-    pub(crate) fn new(fingerprint: u64, shards: u32, events: mpsc::Sender<Event>) -> Self {
-        let shards = usize::try_from(shards).unwrap_or(usize::MAX);
-        let waiting = shards.saturating_mul(2).saturating_add(WAITING);
-        Self { fingerprint, waiting, events, numbers: Arc::default() }
+    pub(crate) fn new(seat: watch::Receiver<Seat>) -> Self {
+        Self { seat, numbers: Arc::default() }
+    }
+
+    fn desk(&self) -> Result<Desk, Status> {
+        self.seat.borrow().desk()
     }
 
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
+}
 
+impl Desk {
     fn link<T>(&self) -> (Link<T>, Response<Directives<T>>, CancellationToken) {
-        let (directives, outgoing) = mpsc::channel(self.waiting);
+        let shards = usize::try_from(self.shards).unwrap_or(usize::MAX);
+        let (directives, outgoing) = mpsc::channel(shards.saturating_mul(2).saturating_add(WAITING));
         let reading = CancellationToken::new();
         let link = Link { directives, _reading: reading.clone().drop_guard() };
         (link, Response::new(ReceiverStream::new(outgoing)), reading)
@@ -68,16 +73,17 @@ impl v1::coordinator_server::Coordinator for Streams {
         &self,
         request: Request<Streaming<v1::IngestReport>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
+        let desk = self.desk()?;
         let mut incoming = request.into_inner();
         let Some(FromIngest::Hello(hello)) = first(&mut incoming).await?.message else {
             return Err(no_hello());
         };
-        same_fingerprint(self.fingerprint, hello.fingerprint)?;
+        same_fingerprint(desk.fingerprint, hello.fingerprint)?;
         let reader = ReaderId(self.number());
-        let (link, response, reading) = self.link();
-        self.tell(Event::Ingest(reader, IngestEvent::Hello { ingest: hello.ingest, link })).await?;
+        let (link, response, reading) = desk.link();
+        desk.tell(Event::Ingest(reader, IngestEvent::Hello { ingest: hello.ingest, link })).await?;
         let event = move |event| Event::Ingest(reader, event);
-        let read = read(incoming, self.events.clone(), reading, ingest_event, event, IngestEvent::Gone);
+        let read = read(incoming, desk.events.clone(), reading, ingest_event, event, IngestEvent::Gone);
         task::spawn("ingest-stream", read);
         Ok(response)
     }
@@ -86,29 +92,31 @@ impl v1::coordinator_server::Coordinator for Streams {
         &self,
         request: Request<Streaming<v1::WorkerReport>>,
     ) -> Result<Response<Self::WorkerStream>, Status> {
+        let desk = self.desk()?;
         let mut incoming = request.into_inner();
         let Some(FromWorker::Hello(hello)) = first(&mut incoming).await?.message else {
             return Err(no_hello());
         };
-        same_fingerprint(self.fingerprint, hello.fingerprint)?;
+        same_fingerprint(desk.fingerprint, hello.fingerprint)?;
         if hello.name.is_empty() || hello.address.is_empty() {
             return Err(Status::invalid_argument(
                 "a worker needs a name (--name) and an address (--advertise)",
             ));
         }
         let (worker, stream) = (WorkerId(hello.name.clone()), StreamId(self.number()));
-        let (link, response, reading) = self.link();
+        let (link, response, reading) = desk.link();
         let hello = worker_hello(hello, stream, link)?;
-        self.tell(Event::Worker(worker.clone(), stream, hello)).await?;
+        desk.tell(Event::Worker(worker.clone(), stream, hello)).await?;
         let event = move |event| Event::Worker(worker.clone(), stream, event);
-        let read = read(incoming, self.events.clone(), reading, worker_event, event, WorkerEvent::Gone);
+        let read = read(incoming, desk.events.clone(), reading, worker_event, event, WorkerEvent::Gone);
         task::spawn("worker-stream", read);
         Ok(response)
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::JobStatus>, Status> {
+        let desk = self.desk()?;
         let (reply, status) = oneshot::channel();
-        self.tell(Event::Status(reply)).await?;
+        desk.tell(Event::Status(reply)).await?;
         status.await.map(Response::new).map_err(|_| stopping())
     }
 }
@@ -123,7 +131,7 @@ fn no_hello() -> Status {
 }
 
 fn stopping() -> Status {
-    Status::unavailable("the coordinator is stopping")
+    Status::unavailable("the coordinator has stopped leading")
 }
 
 /// Reads a stream to its end, and tells the owner of it in any case.

@@ -1,8 +1,10 @@
-//! The stream to the coordinator, opened again for ever: meanwhile records flow and watermarks stand still.
+//! The stream to the coordinator that leads, opened again for ever: meanwhile records flow and watermarks stand still.
+
+use std::time::Duration;
 
 use tidegate_core::announcement::Term;
 use tidegate_proto::{convert, v1};
-use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::rounds::Rounds;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Endpoint};
@@ -11,12 +13,14 @@ use crate::{error::Error, event::Event};
 
 /// Reports that may wait for the stream: a few ms of them.
 const WAITING: usize = 256;
+/// How long a coordinator may take to its welcome; one that is halted is left for the next.
+const WELCOME: Duration = Duration::from_secs(3);
 
 /// Keeps a stream open until `events` has no listener.
-pub(crate) async fn run(endpoint: Endpoint, hello: v1::IngestHello, events: mpsc::Sender<Event>) {
-    let mut backoff = Backoff::default();
+pub(crate) async fn run(coordinators: Vec<Endpoint>, hello: v1::IngestHello, events: mpsc::Sender<Event>) {
+    let mut rounds = Rounds::new(coordinators);
     while !events.is_closed() {
-        match serve(&endpoint, hello, &events, &mut backoff).await {
+        match serve(hello, &events, &mut rounds).await {
             Ok(()) => tracing::warn!("the coordinator closed the stream"),
             Err(status) if status.code() == Code::FailedPrecondition => {
                 let refused = Error::Refused {
@@ -33,26 +37,36 @@ pub(crate) async fn run(endpoint: Endpoint, hello: v1::IngestHello, events: mpsc
         if events.send(Event::CoordinatorDown).await.is_err() {
             return;
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::time::sleep(rounds.failed()).await;
     }
 }
 
 async fn serve(
-    endpoint: &Endpoint,
     hello: v1::IngestHello,
     events: &mpsc::Sender<Event>,
-    backoff: &mut Backoff,
+    rounds: &mut Rounds<Endpoint>,
 ) -> Result<(), tonic::Status> {
-    let channel = endpoint.connect().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+    let endpoint =
+        rounds.current().ok_or_else(|| tonic::Status::unavailable("there is no address of a coordinator"))?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| tonic::Status::unavailable(format!("{error}: {}", endpoint.uri())))?;
     let (reports, outgoing) = mpsc::channel(WAITING);
     let first = v1::IngestReport { message: Some(v1::ingest_report::Message::Hello(hello)) };
     let _ = reports.send(first).await;
     let mut client = v1::coordinator_client::CoordinatorClient::new(channel)
         .max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
-    let mut directives = client.ingest(ReceiverStream::new(outgoing)).await?.into_inner();
-    let welcome = welcome(&mut directives).await?;
+    let greeted = async {
+        let mut directives = client.ingest(ReceiverStream::new(outgoing)).await?.into_inner();
+        let welcome = welcome(&mut directives).await?;
+        Ok::<_, tonic::Status>((directives, welcome))
+    };
+    let (mut directives, welcome) = tokio::time::timeout(WELCOME, greeted)
+        .await
+        .map_err(|_| tonic::Status::unavailable(format!("no welcome in time: {}", endpoint.uri())))??;
     let job = convert::job_id(&welcome.job)?;
-    backoff.reset();
+    rounds.succeeded();
     tracing::info!("the coordinator takes this ingest");
     if events
         .send(Event::CoordinatorUp {

@@ -47,8 +47,10 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let (events, incoming) = mpsc::channel(EVENTS);
     let ingest = rand::random();
     let hello = v1::IngestHello { fingerprint: job.fingerprint(), ingest };
-    let coordinator = links::endpoint("the coordinator", &config.common.coordinator)?;
-    task::spawn("coordinator-link", coordinator_link::run(coordinator, hello, events.clone()));
+    let addresses = config.common.coordinator.iter();
+    let coordinators: Vec<_> =
+        addresses.map(|address| links::endpoint("the coordinator", address)).collect::<Result<_, _>>()?;
+    task::spawn("coordinator-link", coordinator_link::run(coordinators, hello, events.clone()));
 
     let shutdown = tasks.shutdown().token().clone();
     let kafka = KafkaConfig::new(&config.common.kafka, "tidegate-ingest");

@@ -129,6 +129,12 @@ impl Job {
         control_topic(&self.name)
     }
 
+    /// The consumer group in which the coordinators elect the one that leads: `<name>-coordinator`.
+    #[must_use]
+    pub fn coordinator_group(&self) -> String {
+        format!("{}-coordinator", self.name)
+    }
+
     /// The consumer group of the ingests.
     #[must_use]
     pub fn group(&self) -> &str {

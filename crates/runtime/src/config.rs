@@ -19,9 +19,9 @@ pub struct Common {
     /// Kafka brokers, separated by commas
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka: String,
-    /// Address of the watermark coordinator
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-    pub coordinator: String,
+    /// Addresses of the watermark coordinators, separated by commas
+    #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
+    pub coordinator: Vec<String>,
     /// Address to serve /metrics, /healthz and /readyz on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub metrics: SocketAddr,

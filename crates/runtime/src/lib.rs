@@ -1,11 +1,12 @@
 //! Process plumbing that knows no events: the clock, named tasks and the end of the process, telemetry, metrics and
-//! health over HTTP, the flags every service has, back-off.
+//! health over HTTP, the flags every service has, back-off, addresses in turn.
 
 pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod process;
+pub mod rounds;
 pub mod task;
 pub mod telemetry;
 

@@ -1,4 +1,4 @@
-//! The stream to the coordinator, opened again for ever: this worker says what it owns and hears what it is to own.
+//! The stream to the coordinator that leads, opened again for ever: this worker says what it owns and hears what it is to own.
 //!
 //! While there is no coordinator the shards go on with what their ingests send; only watermarks stand still. What the roster
 //! reports meanwhile is not kept: the next hello says what is owned then.
@@ -14,13 +14,16 @@ use tidegate_proto::{
     WireError, convert,
     v1::{self, coordinator_client::CoordinatorClient, worker_directive::Message, worker_report},
 };
-use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::rounds::Rounds;
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Endpoint};
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     error::Error,
@@ -32,12 +35,14 @@ use crate::{
 const WAITING: usize = 256;
 /// How often the totals are told.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a coordinator may take to its welcome; one that is halted is left for the next.
+const WELCOME: Duration = Duration::from_secs(3);
 /// How long the coordinator may take to hear the last reports.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The link to the coordinator.
 pub(crate) struct Registration {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) coordinators: Rounds<Endpoint>,
     /// What each hello begins with: fingerprint, name, address, incarnation.
     pub(crate) hello: v1::WorkerHello,
     pub(crate) stats: Arc<Stats>,
@@ -75,9 +80,8 @@ impl Registration {
     /// # Errors
     /// When the coordinator refuses this worker for good.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let mut backoff = Backoff::default();
         loop {
-            match self.serve(&mut backoff).await {
+            match self.serve().await {
                 Ok(Ended::Finished) | Err(Ended::Finished) => return Ok(()),
                 Ok(Ended::Lost(status)) | Err(Ended::Lost(status)) => match status.code() {
                     Code::FailedPrecondition => {
@@ -89,38 +93,28 @@ impl Registration {
                     }
                 },
             }
-            if !self.discard_reports(backoff.next_delay()).await {
+            let delay = self.coordinators.failed();
+            if discarding(&mut self.reports, sleep(delay)).await.is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// False once the roster has ended.
-    async fn discard_reports(&mut self, delay: Duration) -> bool {
-        let over = sleep(delay);
-        tokio::pin!(over);
-        loop {
-            tokio::select! {
-                () = &mut over => return true,
-                report = self.reports.recv() => if report.is_none() {
-                    return false;
-                },
-            }
-        }
-    }
-
-    async fn serve(&mut self, backoff: &mut Backoff) -> Result<Ended, Ended> {
-        let connected = self.endpoint.connect().await;
+    async fn serve(&mut self) -> Result<Ended, Ended> {
+        let Some(endpoint) = self.coordinators.current() else {
+            return Err(Status::unavailable("there is no address of a coordinator").into());
+        };
+        let Some(connected) = discarding(&mut self.reports, endpoint.connect()).await else {
+            return Ok(Ended::Finished);
+        };
         let channel =
-            connected.map_err(|error| Status::unavailable(format!("{error}: {:?}", self.endpoint.uri())))?;
-        let (out, outgoing) = mpsc::channel(WAITING);
-        let hello = worker_report::Message::Hello(self.hello());
-        let _ = out.send(v1::WorkerReport { message: Some(hello) }).await;
-        let mut client =
-            CoordinatorClient::new(channel).max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
-        let mut directives = client.worker(ReceiverStream::new(outgoing)).await?.into_inner();
-        self.welcomed(&mut directives).await?;
-        backoff.reset();
+            connected.map_err(|error| Status::unavailable(format!("{error}: {:?}", endpoint.uri())))?;
+        let (out, mut directives) = tokio::select! {
+            greeted = timeout(WELCOME, self.greeted(channel)) => greeted
+                .map_err(|_| Status::unavailable(format!("no welcome in time: {:?}", endpoint.uri())))??,
+            () = self.roster_is_gone() => return Ok(Ended::Finished),
+        };
+        self.coordinators.succeeded();
 
         let mut stats = interval(STATS_INTERVAL);
         stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,6 +137,25 @@ impl Registration {
                 }
             }
         }
+    }
+
+    /// The stream, once the coordinator has taken this worker.
+    async fn greeted(&self, channel: Channel) -> Result<(Reports, Streaming<v1::WorkerDirective>), Ended> {
+        let (out, outgoing) = mpsc::channel(WAITING);
+        let hello = worker_report::Message::Hello(self.hello());
+        let _ = out.send(v1::WorkerReport { message: Some(hello) }).await;
+        let mut client =
+            CoordinatorClient::new(channel).max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
+        let mut directives = client.worker(ReceiverStream::new(outgoing)).await?.into_inner();
+        self.welcomed(&mut directives).await?;
+        Ok((out, directives))
+    }
+
+    /// Ready a little after the roster has ended: a coordinator that answers hears of it, others do not hold up the stop.
+    async fn roster_is_gone(&self) {
+        let mut routes = self.routes.clone();
+        while routes.changed().await.is_ok() {}
+        sleep(FAREWELL).await;
     }
 
     fn hello(&self) -> v1::WorkerHello {
@@ -198,6 +211,22 @@ impl Registration {
             }
             newer
         });
+    }
+}
+
+/// Waits for `until`, while reports go nowhere; `None` once the roster has ended.
+async fn discarding<T>(
+    reports: &mut mpsc::Receiver<v1::WorkerReport>,
+    until: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            done = &mut until => return Some(done),
+            report = reports.recv() => if report.is_none() {
+                return None;
+            },
+        }
     }
 }
 

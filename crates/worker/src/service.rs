@@ -14,6 +14,7 @@ use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
     metrics::{self, Readiness},
+    rounds::Rounds,
     task::{self, Outcome, Shutdown, Tasks},
 };
 use tidegate_store::Stores;
@@ -54,7 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let settings = Settings {
         state: config.state_directory(&job.name),
         kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
-        coordinator: config.common.coordinator,
+        coordinators: config.common.coordinator,
         listen: config.listen,
         advertise: config.advertise,
         name: config.name,
@@ -74,8 +75,8 @@ pub struct Settings {
     pub job: Job,
     /// The log.
     pub kafka: KafkaConfig,
-    /// Address of the coordinator.
-    pub coordinator: String,
+    /// Addresses of the coordinators.
+    pub coordinators: Vec<String>,
     /// Where to serve ingests.
     pub listen: SocketAddr,
     /// Where ingests reach it; without it, where it listens.
@@ -96,7 +97,7 @@ pub async fn start(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<(), Error> {
-    let Settings { job, kafka, coordinator, listen, advertise, name, state } = settings;
+    let Settings { job, kafka, coordinators, listen, advertise, name, state } = settings;
     let stats = Arc::new(Stats::new(registry, job.state.memory));
     let job = Arc::new(job);
     let failed = |source| Error::Listen { address: listen, source };
@@ -109,7 +110,9 @@ pub async fn start(
     let (announce, announcements) = watch::channel(None);
     let (job_id, job_id_known) = watch::channel(None);
     let registration = Registration {
-        endpoint: endpoint_of(&coordinator)?,
+        coordinators: Rounds::new(
+            coordinators.iter().map(|address| endpoint_of(address)).collect::<Result<_, _>>()?,
+        ),
         hello: v1::WorkerHello {
             fingerprint: job.fingerprint(),
             name: name.clone(),
@@ -134,7 +137,7 @@ pub async fn start(
     Ok(())
 }
 
-/// The endpoint of the coordinator; a dead one is noticed within seconds.
+/// The endpoint of a coordinator; a dead one is noticed within seconds.
 fn endpoint_of(address: &str) -> Result<Endpoint, Error> {
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(uri)

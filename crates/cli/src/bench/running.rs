@@ -57,13 +57,13 @@ impl Running {
     /// Starts coordinator, ingest and `workers` workers; `broker` is the process to account for besides.
     pub(super) fn start(deployment: &Deployment, workers: u32, broker: Option<u32>) -> Result<Self> {
         Ok(Self {
-            coordinator: deployment.start_coordinator()?,
+            coordinator: deployment.start_coordinator("coordinator")?,
             ingest: deployment.start_ingest("ingest-0")?,
             workers: (0..workers)
                 .map(|number| deployment.start_worker(&format!("worker-{number}")))
                 .collect::<Result<Vec<_>>>()?,
             broker,
-            status: StatusClient::new(&deployment.coordinator.to_string())?,
+            status: StatusClient::new(&deployment.coordinators)?,
         })
     }
 
