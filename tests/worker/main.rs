@@ -38,6 +38,8 @@ on_both_brokers! {
         a_late_record_is_a_whole_dead_letter,
         what_a_shard_cannot_cover_it_asks_for,
         a_stopped_worker_leaves_its_shards_committed,
+        a_worker_leaves_a_silent_coordinator_for_the_next,
+        a_worker_that_no_coordinator_answers_stops_at_once,
         the_local_store_is_where_a_shard_goes_on,
     }
     failing {

@@ -144,3 +144,24 @@ pub async fn the_local_store_is_where_a_shard_goes_on(mut rig: Rig) -> Result<()
     ensure!(results.len() == 2 && sums.count() == 2, "{results:?}");
     Ok(())
 }
+
+pub async fn a_worker_leaves_a_silent_coordinator_for_the_next(mut rig: Rig) -> Result<()> {
+    // It takes connections, as the system does for a process that is halted, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let worker = rig.worker_of(&[silent.local_addr()?, rig.coordinator.address]).await?;
+    let (_connection, _) = silent.accept().await?;
+    let mut stream = rig.coordinator.stream().await?;
+    stream.until(|_| Some(())).await?;
+    worker.stop().await
+}
+
+pub async fn a_worker_that_no_coordinator_answers_stops_at_once(rig: Rig) -> Result<()> {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let worker = rig.worker_of(&[silent.local_addr()?]).await?;
+    let (_connection, _) = silent.accept().await?;
+    let asked = std::time::Instant::now();
+    worker.stop().await?;
+    // Sooner than it gives up waiting for a welcome, and than keep-alive notices that nobody is there.
+    ensure!(asked.elapsed() < std::time::Duration::from_millis(2500), "{:?}", asked.elapsed());
+    Ok(())
+}

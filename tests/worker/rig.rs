@@ -110,9 +110,15 @@ impl Rig {
         self.worker_in(name, &state).await
     }
 
-    /// Starts a worker on the state directory `state`, and takes its registration.
-    pub async fn worker_in(&mut self, name: &str, state: &Path) -> Result<(Worker, Stream)> {
-        let worker = Worker::start(Settings {
+    /// Starts a worker that is told of coordinators at `addresses` alone.
+    pub async fn worker_of(&self, addresses: &[SocketAddr]) -> Result<Worker> {
+        let state = self.directory.path().join(unique("state"));
+        let coordinators = addresses.iter().map(ToString::to_string).collect();
+        Worker::start(Settings { coordinators, ..self.settings("w", &state) }).await
+    }
+
+    fn settings(&self, name: &str, state: &Path) -> Settings {
+        Settings {
             job: self.job.clone(),
             kafka: self.kafka.clone(),
             coordinators: vec![self.coordinator.address.to_string()],
@@ -120,8 +126,12 @@ impl Rig {
             advertise: None,
             name: name.to_owned(),
             state: state.to_owned(),
-        })
-        .await?;
+        }
+    }
+
+    /// Starts a worker on the state directory `state`, and takes its registration.
+    pub async fn worker_in(&mut self, name: &str, state: &Path) -> Result<(Worker, Stream)> {
+        let worker = Worker::start(self.settings(name, state)).await?;
         let mut stream = self.coordinator.stream().await?;
         // From its first word after the welcome on it knows which job it serves.
         stream.until(|_| Some(())).await?;

@@ -223,9 +223,7 @@ async fn discarding<T>(
     loop {
         tokio::select! {
             done = &mut until => return Some(done),
-            report = reports.recv() => if report.is_none() {
-                return None;
-            },
+            report = reports.recv() => drop(report?),
         }
     }
 }
