@@ -45,6 +45,7 @@ on_both_brokers! {
         a_changed_job_file_is_refused_and_deposes_nobody,
         a_source_that_is_missing_is_named,
         a_source_that_was_created_anew_is_refused,
+        a_topic_with_settings_that_lose_data_is_refused,
         a_changelog_without_its_record_is_refused,
         a_record_without_its_changelog_is_refused,
     }

@@ -144,6 +144,31 @@ pub async fn a_source_that_was_created_anew_is_refused(rig: Rig) -> Result<()> {
     Ok(())
 }
 
+pub async fn a_topic_with_settings_that_lose_data_is_refused(rig: Rig) -> Result<()> {
+    let kept = [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
+    let wrong = [
+        (rig.job.control_topic(), 1, "cleanup.policy", "delete", "compact"),
+        (rig.job.changelog_topic(), SHARDS, "cleanup.policy", "compact", "delete"),
+        (rig.job.changelog_topic(), SHARDS, "retention.ms", "86400000", "-1"),
+    ];
+    for (topic, partitions, key, found, wanted) in wrong {
+        let mut settings = kept.to_vec();
+        settings.retain(|(other, _)| *other != key);
+        settings.push((key, found));
+        rig.create(&topic, partitions, &settings).await?;
+        let error = rig.start().await?.failed().await?;
+        let expected = format!("topic `{topic}`: `{key}` is `{found}`, must be `{wanted}`");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        rig.admin.delete(&topic).await?;
+        while rig.admin.topic(&topic).await?.is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let coordinator = rig.start().await?;
+    coordinator.status().await?;
+    coordinator.stop().await
+}
+
 pub async fn a_changelog_without_its_record_is_refused(rig: Rig) -> Result<()> {
     let coordinator = rig.start().await?;
     coordinator.status().await?;

@@ -3,7 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod bad_input;
+mod broker;
 mod clicks;
 mod coordinators;
 mod dev;
 mod flights;
+mod services;

@@ -412,7 +412,9 @@ pub(crate) fn a_position_that_is_gone_is_an_error(bootstrap: &str) -> Result<()>
                 error @ Error::OffsetOutOfRange { partition: P0, offset: Offset(50), .. },
             ) => {
                 assert!(!error.is_retriable());
-                assert!(error.to_string().contains(&topic), "{error}");
+                let expected =
+                    format!("topic `{topic}` partition 0: offset 50 is not in the log, which holds 0 to 5");
+                assert_eq!(error.to_string(), expected);
             }
             other => bail!("unexpected: {other:?}"),
         }

@@ -118,6 +118,7 @@ impl Coordinator for Service {
             term: 1,
             shards: super::rig::SHARDS,
             report_interval_ms: 500,
+            ..v1::Welcome::default()
         };
         let welcome = v1::WorkerDirective { message: Some(Directive::Welcome(welcome)) };
         let gone = |_| Status::unavailable("the test is over");

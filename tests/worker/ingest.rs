@@ -69,6 +69,17 @@ impl Ingest {
         Ok(())
     }
 
+    /// Waits until `shard` says, by an acknowledgement or by what it wants after a restore, that all below `next` is committed.
+    pub async fn known(&mut self, shard: u32, next: u64) -> Result<()> {
+        while self.durable.get(&(shard, 0)).is_none_or(|durable| *durable < next) {
+            let Some(Answer::Wants(wants)) = self.next().await? else { continue };
+            if wants.wants.iter().any(|want| want.shard == shard && want.next >= next) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The next answer that is neither credit nor an acknowledgement; these are counted, and give `None`.
     async fn next(&mut self) -> Result<Option<Answer>> {
         let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await;

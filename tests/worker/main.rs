@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and run tasks of their own")]
 
+mod broker;
 mod coordinator;
 mod failing;
 mod ingest;
@@ -41,6 +42,11 @@ on_both_brokers! {
         a_worker_leaves_a_silent_coordinator_for_the_next,
         a_worker_that_no_coordinator_answers_stops_at_once,
         the_local_store_is_where_a_shard_goes_on,
+    }
+    broker {
+        a_producer_that_is_fenced_while_its_worker_owns_the_shard_is_replaced,
+        a_result_too_large_for_its_topic_stops_its_shard_only_and_comes_once_there_is_room,
+        a_damaged_store_is_wiped_and_built_again_from_the_log,
     }
     failing {
         another_job_or_job_file_is_refused,

@@ -47,7 +47,7 @@ pub struct Rig {
     pub admin: Admin,
     pub coordinator: FakeCoordinator,
     pub directory: TempDir,
-    kafka: KafkaConfig,
+    pub kafka: KafkaConfig,
 }
 
 impl Rig {
@@ -58,7 +58,7 @@ impl Rig {
         let coordinator = FakeCoordinator::start(JOB).await?;
         let rig = Self { job, admin, coordinator, directory: tempfile::tempdir()?, kafka };
         rig.create_sink().await?;
-        rig.create(&rig.job.dead_letter.topic).await?;
+        rig.create(&rig.job.dead_letter.topic, &[]).await?;
         let changelog = NewTopic::of_role(rig.job.changelog_topic(), SHARDS, TopicRole::Changelog);
         rig.admin.create(&changelog).await?;
         rig.write_genesis().await?;
@@ -66,15 +66,24 @@ impl Rig {
     }
 
     pub async fn create_sink(&self) -> Result<()> {
-        self.create(&self.job.sink.topic).await
+        self.create(&self.job.sink.topic, &[]).await
     }
 
-    async fn create(&self, topic: &str) -> Result<()> {
+    /// Makes the sink anew, with these settings.
+    pub async fn recreate_sink(&self, settings: &[(&str, &str)]) -> Result<()> {
+        self.admin.delete(&self.job.sink.topic).await?;
+        while self.admin.topic(&self.job.sink.topic).await?.is_some() {
+            tokio::task::yield_now().await;
+        }
+        self.create(&self.job.sink.topic, settings).await
+    }
+
+    async fn create(&self, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
         let topic = NewTopic {
             name: topic.to_owned(),
             partitions: SHARDS,
             replication: None,
-            configs: Default::default(),
+            configs: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         };
         self.admin.create(&topic).await?;
         Ok(())
@@ -162,6 +171,11 @@ impl Rig {
                 .join(" ")
         };
         Ok(records.iter().map(|record| (text_of(record.payload()), headers(record))).collect())
+    }
+
+    /// How many committed records a shard's changelog has, markers aside.
+    pub async fn chunks(&self, shard: u32) -> Result<usize> {
+        Ok(self.committed(&self.job.changelog_topic(), shard).await?.len())
     }
 
     async fn committed(&self, topic: &str, partition: u32) -> Result<Vec<OwnedMessage>> {

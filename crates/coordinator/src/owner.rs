@@ -305,6 +305,7 @@ impl Owner {
             term: term.0,
             shards: record.shards,
             report_interval_ms: self.parts.watermarks.report_interval_ms,
+            source_id: record.source_id.map(|id| id.0.to_be_bytes().to_vec().into()).unwrap_or_default(),
         }
     }
 

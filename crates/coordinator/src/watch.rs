@@ -1,5 +1,5 @@
 //! What is looked at every few seconds: how many partitions the source has, whether it is still the same topic, and whether
-//! this coordinator still leads.
+//! this coordinator still leads. Another topic under the name of the source ends this coordinator.
 
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 use crate::topics::blocking;
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// So many looks in a row have to miss the source: a broker that has just started may not know it yet.
+const MISSES: u32 = 2;
 /// An open transaction is waited out until the next look.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -36,22 +38,27 @@ impl Watch {
     pub(crate) async fn run(self) -> Error {
         // The end of the control topic at the last look.
         let mut read_to = None;
+        let mut misses = 0;
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             match self.partitions().await {
                 Ok(partitions) => {
+                    misses = 0;
                     if self.events.send(Event::Partitions(partitions)).await.is_err() {
                         return Error::Task("owner");
                     }
                 }
                 Err(error) => {
                     self.metrics.source_errors.inc();
-                    if error.is_retriable() {
-                        tracing::warn!(%error, "cannot refresh the partitions of the source; trying again");
-                    } else {
-                        tracing::error!(%error, "the watermark is held");
+                    match error {
+                        Error::SourceRecreated { .. } => return error,
+                        Error::SourceDeleted { .. } if misses + 1 == MISSES => return error,
+                        Error::SourceDeleted { .. } => misses += 1,
+                        _ => {
+                            tracing::warn!(%error, "cannot refresh the partitions of the source; trying again")
+                        }
                     }
                 }
             }

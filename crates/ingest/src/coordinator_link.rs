@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_core::announcement::Term;
+use tidegate_kafka::TopicId;
 use tidegate_proto::{convert, v1};
 use tidegate_runtime::rounds::Rounds;
 use tokio::sync::mpsc;
@@ -72,6 +73,7 @@ async fn serve(
         .send(Event::CoordinatorUp {
             job,
             term: Term(welcome.term),
+            source: <[u8; 16]>::try_from(&*welcome.source_id).ok().map(|id| TopicId(u128::from_be_bytes(id))),
             report_interval: welcome.report_interval_ms,
             reports,
         })

@@ -7,7 +7,7 @@ use tidegate_core::{
     source::Want,
     time::{Offset, Partition, Shard},
 };
-use tidegate_kafka::PartitionEnds;
+use tidegate_kafka::{PartitionEnds, TopicId};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub(crate) enum Event {
         job: JobId,
         /// The coordinator's term.
         term: Term,
+        /// The source topic's identity, from the job record; `None` where it has none.
+        source: Option<TopicId>,
         /// Each partition is reported at least this often, ms.
         report_interval: u64,
         /// Where reports go.
@@ -66,6 +68,8 @@ pub(crate) enum Event {
         /// Its answer, if it gave one.
         ends: Option<PartitionEnds>,
     },
+    /// The source is not the topic that the job began with.
+    SourceChanged(crate::source_watch::Changed),
     /// Nothing can go on: another job record, or a refusal that waiting does not mend.
     Fatal(crate::error::Error),
 }

@@ -14,6 +14,7 @@ mod metrics;
 mod outbox;
 mod reading;
 mod service;
+mod source_watch;
 mod worker_link;
 
 pub use error::Error;

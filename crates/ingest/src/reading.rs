@@ -35,6 +35,7 @@ use crate::{
     links::Links,
     metrics::IngestMetrics,
     outbox::Outbox,
+    source_watch::Changed,
 };
 
 /// Frames are cut and reports go this often.
@@ -167,7 +168,7 @@ impl Reading {
 
     fn on_event(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::CoordinatorUp { job, term, report_interval, reports } => {
+            Event::CoordinatorUp { job, term, report_interval, reports, .. } => {
                 self.term = term;
                 if self.job_id.replace(job).is_some_and(|known| known != job) {
                     return Err(Error::JobChanged);
@@ -206,6 +207,9 @@ impl Reading {
                 }
             }
             Event::End { partition, ends } => self.on_end_of(partition, ends),
+            Event::SourceChanged(changed) => {
+                return Err(changed.error(&self.job.source.topic, &self.positions()));
+            }
             Event::Fatal(error) => return Err(error),
         }
         Ok(())
@@ -314,9 +318,25 @@ impl Reading {
             ReaderEvent::Failed(error) if error.is_retriable() => {
                 tracing::warn!(%error, "reading goes on after a failure");
             }
-            ReaderEvent::Failed(error) => return Err(error.into()),
+            ReaderEvent::Failed(error) => return Err(self.unreadable(error)),
         }
         Ok(())
+    }
+
+    fn unreadable(&self, error: tidegate_kafka::Error) -> Error {
+        match error {
+            tidegate_kafka::Error::UnknownTopic { topic } => {
+                Changed::Deleted.error(&topic, &self.positions())
+            }
+            error @ tidegate_kafka::Error::OffsetOutOfRange { .. } => Error::SourceTruncated(error),
+            error => error.into(),
+        }
+    }
+
+    /// How far each partition is read.
+    fn positions(&self) -> Vec<(Partition, Offset)> {
+        let read = self.partitions.iter();
+        read.filter_map(|(partition, source)| Some((*partition, source.main()?.position()))).collect()
     }
 
     fn on_assigned(&mut self, partitions: &[Partition], generation: u32) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tidegate_job::{Job, JobFile};
-use tidegate_kafka::{GroupReader, KafkaConfig, PartitionReader, ReaderOptions};
+use tidegate_kafka::{Admin, GroupReader, KafkaConfig, PartitionReader, ReaderOptions};
 use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
@@ -22,6 +22,7 @@ use crate::{
     links::{self, Links},
     metrics::IngestMetrics,
     reading::{Parts, Reading},
+    source_watch::SourceWatch,
 };
 
 /// Events that may wait for the reading.
@@ -58,6 +59,13 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let reading = async move {
         let mut incoming = incoming;
         let Some(first) = first_welcome(&mut incoming, &shutdown).await? else { return Ok(()) };
+        let recorded = match &first {
+            Event::CoordinatorUp { source, .. } => *source,
+            _ => None,
+        };
+        let watch = SourceWatch::new(Admin::open(&kafka)?, job.source.topic.clone(), recorded);
+        watch.look().await.map_err(|changed| changed.error(&job.source.topic, &[]))?;
+        task::spawn("source-watch", watch.run(events.clone()));
         let options = ReaderOptions::default();
         let parts = Parts {
             clock: Clock::start(),

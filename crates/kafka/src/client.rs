@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tidegate_core::time::{Offset, Partition};
 
 use crate::error::{Error, Result};
+use crate::outage;
 
 /// The last thing the client complained about on its own (a refused connection, for instance).
 #[derive(Clone, Debug, Default)]
@@ -41,8 +42,14 @@ impl ClientContext for LogContext {
     }
 }
 
+/// The lines of librdkafka's log that tell of a connection that failed, or of requests that it did not answer.
+const CONNECTION: [&str; 2] = ["FAIL", "REQTMOUT"];
+
 /// A line of librdkafka's log.
 pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if CONNECTION.contains(&facility) {
+        return say_outage(facility, message);
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
@@ -64,7 +71,30 @@ pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &s
     if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
         complaint.set(reason);
     }
-    tracing::warn!(target: "librdkafka", %error, "{reason}");
+    match error.rdkafka_error_code() {
+        // "Communication failure with broker" is what a refused connection is.
+        Some(code) if is_connection(code) || code == RDKafkaErrorCode::Fail => {
+            say_outage(&code.to_string(), reason);
+        }
+        _ => tracing::warn!(target: "librdkafka", %error, "{reason}"),
+    }
+}
+
+/// Whether the error says that brokers cannot be reached.
+const fn is_connection(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut
+    )
+}
+
+/// Brokers that do not answer make every client of the process complain, again and again.
+fn say_outage(error: &str, reason: &str) {
+    match outage::admit() {
+        Some(withheld) => tracing::warn!(target: "librdkafka", error, withheld, "{reason}"),
+        None => tracing::debug!(target: "librdkafka", error, "{reason}"),
+    }
 }
 
 /// The number of partitions of `topic`.
@@ -103,11 +133,8 @@ pub(crate) fn unreachable_or(
     what: String,
     error: &KafkaError,
 ) -> Error {
-    use RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
-        Some(
-            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut,
-        ) => Error::Unreachable {
+        Some(code) if is_connection(code) => Error::Unreachable {
             brokers: brokers.to_owned(),
             reason: complaint.get().unwrap_or_else(|| error.to_string()),
         },

@@ -22,6 +22,7 @@ mod error;
               waiting for a producer's events, of ListOffsets and of topic ids"
 )]
 mod native;
+mod outage;
 mod producer;
 mod reader;
 mod scan;

@@ -33,8 +33,12 @@ use rdkafka_sys as sys;
 use tidegate_core::time::{Offset, Partition};
 
 use self::batch::RawMessage;
+use self::requests::{Mark, list_offsets};
 use crate::client::{LastComplaint, complain, raw_offset, raw_partition, trace_log};
 use crate::error::{Error, Result};
+
+/// How long a reader that cannot go on asks what there is instead.
+const RANGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the group coordinator asks of this member.
 #[derive(Debug)]
@@ -234,10 +238,15 @@ impl NativeConsumer {
         let topic = self.topic.to_string();
         match (code, message.partition(), position) {
             (
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
                 Some(partition),
                 Some(offset),
-            ) => Error::OffsetOutOfRange { topic, partition, offset, log_start: None, end: None },
+            ) => {
+                let (log_start, end) = self.range(partition).unzip();
+                Error::OffsetOutOfRange { topic, partition, offset, log_start, end }
+            }
             (RDKafkaErrorCode::UnknownPartition, Some(partition), _) => {
                 Error::UnknownPartition { topic, partition }
             }
@@ -253,6 +262,13 @@ impl NativeConsumer {
                 }
             }
         }
+    }
+
+    /// What the log holds of a partition, where the brokers say so soon.
+    fn range(&self, partition: Partition) -> Option<(Offset, Offset)> {
+        let marks = [Mark::LogStart, Mark::HighWatermark];
+        let found = list_offsets(&self.client, &self.topic, &[partition], marks, RANGE_PATIENCE);
+        found.ok()?.first().map(|[log_start, end]| (*log_start, *end))
     }
 
     fn list(

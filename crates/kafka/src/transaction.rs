@@ -212,7 +212,11 @@ impl TransactionalProducer {
                 return outcome;
             }
             match failure {
-                Failure::Refused { index, reason } => return Outcome::RecordRefused { index, reason },
+                Failure::Refused { index, code } => {
+                    let refused = records.get(index);
+                    let reason = refused.map(|record| refusal(record, code, self.options.max_message_bytes));
+                    return Outcome::RecordRefused { index, reason: reason.unwrap_or_default() };
+                }
                 Failure::Purged if attempts > 0 => {
                     tracing::debug!(transactional_id = %self.id, ?cause, "the transaction is made again");
                 }
@@ -280,7 +284,7 @@ impl TransactionalProducer {
             }
             self.context.deliveries().waiting -= 1;
             return Err(match error.rdkafka_error_code() {
-                Some(code) if is_refusal(code) => Failure::Refused { index, reason: refusal(record, code) },
+                Some(code) if is_refusal(code) => Failure::Refused { index, code },
                 _ => Failure::Failed { reason: format!("record {index} was not accepted: {error}") },
             });
         }

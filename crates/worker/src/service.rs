@@ -163,8 +163,13 @@ struct Shards {
 
 impl Shards {
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let mut job_id = self.job_id;
+        let job_id = tokio::select! {
+            job_id = known(&mut job_id) => job_id,
+            () = shutdown.requested() => return Ok(()),
+        };
         let ground = tokio::select! {
-            ground = lay_ground(self.job, self.job_id, self.state, self.kafka, self.stats) => ground?,
+            ground = lay_ground(self.job, job_id, self.state, self.kafka, self.stats) => ground?,
             () = shutdown.requested() => return Ok(()),
         };
         self.readiness.ready();
@@ -173,16 +178,22 @@ impl Shards {
     }
 }
 
-/// Waits for the coordinator's word on the job record, then looks at topics and stores.
+/// The coordinator's word on the job record. Never comes when the link to it has failed: that ends the process, and says why.
+async fn known(job_id: &mut watch::Receiver<Option<JobId>>) -> JobId {
+    match job_id.wait_for(Option::is_some).await.map(|known| *known) {
+        Ok(Some(job_id)) => job_id,
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// Looks at topics and stores.
 async fn lay_ground(
     job: Arc<Job>,
-    mut job_id: watch::Receiver<Option<JobId>>,
+    job_id: JobId,
     state: PathBuf,
     kafka: KafkaConfig,
     stats: Arc<Stats>,
 ) -> Result<Ground, Error> {
-    let known = job_id.wait_for(Option::is_some).await.map(|known| *known);
-    let Ok(Some(job_id)) = known else { return Err(Error::Task("the link to the coordinator".to_owned())) };
     let stores = spawn_blocking(move || Stores::open(&state, job_id.0)).await;
     let stores = stores.map_err(|error| Error::Task(error.to_string()))??;
     Ground::lay(Parts { job, job_id, clock: Clock::start(), kafka, stores, stats }).await

@@ -25,7 +25,7 @@ pub(super) enum Delivery {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// One of them cannot be.
-    Refused { index: usize, reason: String },
+    Refused { index: usize, code: RDKafkaErrorCode },
     /// librdkafka dropped them unsent. It does so in the transaction that follows one of which a broker refused a batch: it
     /// leaves out the sequence numbers of that batch, which the broker takes for a loss, so that this one needs an abort and
     /// a new epoch; then all is well.
@@ -90,9 +90,8 @@ pub(super) fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Fail
     let too_large = failed()
         .filter(|(_, code, _)| *code == RDKafkaErrorCode::MessageSizeTooLarge)
         .max_by_key(|(_, _, record)| record.value.as_ref().map_or(0, Bytes::len));
-    if let Some((index, code, record)) = too_large.or_else(|| failed().find(|(_, code, _)| is_refusal(*code)))
-    {
-        return Failure::Refused { index, reason: refusal(record, code) };
+    if let Some((index, code, _)) = too_large.or_else(|| failed().find(|(_, code, _)| is_refusal(*code))) {
+        return Failure::Refused { index, code };
     }
     match failed().find(|(_, code, _)| *code != RDKafkaErrorCode::PurgeQueue) {
         Some((index, code, record)) => Failure::Failed {
@@ -106,10 +105,19 @@ pub(super) fn failure(records: &[OutputRecord], deliveries: &[Delivery]) -> Fail
     }
 }
 
-pub(super) fn refusal(record: &OutputRecord, code: RDKafkaErrorCode) -> String {
-    let size = record.value.as_ref().map_or(0, Bytes::len);
+/// Why a record cannot be written; the client writes none larger than `limit`, which it was given when it was opened.
+pub(super) fn refusal(record: &OutputRecord, code: RDKafkaErrorCode, limit: u32) -> String {
+    let size = [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum::<usize>();
+    let limit = match code {
+        RDKafkaErrorCode::MessageSizeTooLarge
+        | RDKafkaErrorCode::MessageBatchTooLarge
+        | RDKafkaErrorCode::InvalidMessageSize => {
+            format!("; `max.message.bytes` was {limit} at the start: raise it and restart")
+        }
+        _ => String::new(),
+    };
     format!(
-        "topic `{}` partition {} refuses a record of {size} bytes: {code}",
+        "topic `{}` partition {} refuses a record of {size} bytes: {code}{limit}",
         record.topic, record.partition
     )
 }
@@ -166,8 +174,10 @@ mod tests {
         let timed_out = Failed(RDKafkaErrorCode::MessageTimedOut);
         let unknown = Failed(RDKafkaErrorCode::UnknownTopicOrPartition);
         let found = failure(&records(&[1, 2, 3]), &[purged, timed_out, unknown]);
-        let Failure::Refused { index: 2, reason } = found else { panic!("{found:?}") };
+        let Failure::Refused { index: 2, code } = found else { panic!("{found:?}") };
+        let reason = refusal(&records(&[3])[0], code, 1_000);
         assert!(reason.contains("`results` partition 3") && reason.contains("3 bytes"), "{reason}");
+        assert!(!reason.contains("max.message.bytes"), "{reason}");
         let found = failure(&records(&[1, 2]), &[purged, timed_out]);
         assert!(matches!(&found, Failure::Failed { reason } if reason.starts_with("record 1")), "{found:?}");
     }

@@ -66,6 +66,22 @@ impl Rig {
         self.ground.admin.create(&NewTopic::of_role(topic, 1, TopicRole::Changelog)).await.unwrap();
     }
 
+    async fn end(&self) -> Offset {
+        let topic = self.ground.job.changelog_topic();
+        self.ground.admin.ends(&topic).await.unwrap()[0].high_watermark
+    }
+
+    /// Writes a record to the log as it is.
+    async fn append(&self, value: Vec<u8>) {
+        let (kafka, topic) = (self.ground.kafka.clone(), self.ground.job.changelog_topic());
+        let write = move || {
+            let mut producer = tidegate_kafka::Producer::open(&kafka).unwrap();
+            producer.send(&topic, Partition(SHARD.0), None, Some(&value), &[], None).unwrap();
+            producer.flush(INIT_PATIENCE).unwrap();
+        };
+        tokio::task::spawn_blocking(write).await.unwrap();
+    }
+
     async fn cut_log(&self, before: Offset) {
         let topic = self.ground.job.changelog_topic();
         self.ground.admin.delete_records(&topic, Partition(SHARD.0), before).await.unwrap();
@@ -254,4 +270,30 @@ async fn a_log_without_its_beginning_or_another_jobs_is_never_a_state() {
     rig.write(&[ShardState::genesis(JobId([9; 16]), &[])]).await;
     let error = rig.restore().await.unwrap_err();
     assert!(matches!(error, Error::Restore { source: RestoreError::OtherJob, .. }), "{error}");
+}
+
+/// Kafka hands out what its disk holds; the sum of each chunk is ours.
+#[tokio::test]
+async fn a_flipped_byte_in_the_log_is_named_with_its_place_and_never_a_state() {
+    let rig = Rig::new().await;
+    let offsets = rig.write(&[genesis(), block(7, 1)]).await;
+    let whole = block(7, 2).chunks(usize::MAX).remove(0);
+    let mut places: Vec<_> = (0..whole.len()).step_by(whole.len() / 8).collect();
+    places.push(whole.len() - 1);
+    let at = rig.end().await;
+    for place in places {
+        let mut chunk = whole.clone();
+        chunk[place] ^= 0x10;
+        rig.append(chunk).await;
+        for _ in 0..2 {
+            let error = rig.restore().await.unwrap_err();
+            let Error::Restore { topic, shard, offset, source } = &error else { panic!("{error}") };
+            assert_eq!((topic, *shard, *offset), (&rig.ground.job.changelog_topic(), SHARD, at), "{error}");
+            assert!(matches!(source, RestoreError::Block(_)), "byte {place}: {error}");
+        }
+        rig.lose_log().await;
+        assert_eq!(rig.write(&[genesis(), block(7, 1)]).await, offsets);
+    }
+    rig.write(&[block(7, 2)]).await;
+    assert_eq!(rig.restore().await.unwrap().identity(), (7, 2));
 }
