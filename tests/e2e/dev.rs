@@ -81,7 +81,7 @@ pub struct Ended {
     pub code: Option<i32>,
     pub lines: Vec<String>,
     /// Kept until the test has read what the run wrote.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Run {
@@ -161,22 +161,27 @@ impl Run {
             panic!("the run did not end; the lines were:\n{}\n{}", self.seen.join("\n"), self.logs());
         }
         let code = self.child.wait().unwrap().code();
-        Ended { code, lines: self.seen, _folder: self.folder }
+        Ended { code, lines: self.seen, folder: self.folder }
     }
 
     fn logs(&self) -> String {
-        let mut text = String::new();
-        for entry in fs::read_dir(self.folder.path().join("run")).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "log") {
-                let log = fs::read_to_string(entry.path()).unwrap_or_default();
-                let tail: Vec<_> = log.lines().rev().take(15).collect();
-                text += &format!("--- {}\n", entry.path().display());
-                text += &tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-                text.push('\n');
-            }
-        }
-        text
+        logs(self.folder.path())
     }
+}
+
+/// The ends of the services' logs.
+fn logs(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder.join("run")).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            let log = fs::read_to_string(entry.path()).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(15).collect();
+            text += &format!("--- {}\n", entry.path().display());
+            text += &tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            text.push('\n');
+        }
+    }
+    text
 }
 
 impl Ended {
@@ -184,7 +189,7 @@ impl Ended {
     pub fn verified(&self) -> [u64; 3] {
         let last = self.lines.iter().rfind(|line| line.starts_with("verified: "));
         let all = self.lines.join("\n");
-        let last = last.unwrap_or_else(|| panic!("no verdict:\n{all}"));
+        let last = last.unwrap_or_else(|| panic!("no verdict:\n{all}\n{}", logs(self.folder.path())));
         assert!(last.ends_with(" mismatches=0"), "{all}");
         assert_eq!(self.code, Some(0), "{all}");
         ["records=", "windows=", "dead_letters="]
