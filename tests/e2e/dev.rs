@@ -133,11 +133,23 @@ impl Run {
 
     /// Waits until ingest has begun to read: from then on frames, commits and results are under way.
     pub fn until_reading(&self) {
-        let log = self.folder.path().join("run/ingest-0.log");
-        while !fs::read_to_string(&log).unwrap_or_default().contains("reading from here") {
-            assert!(self.started.elapsed() < PATIENCE, "ingest does not read: {}", self.logs());
+        self.until_logged("ingest-0", &["reading from here"]);
+    }
+
+    /// Waits until the service of this name has logged these, one after another.
+    pub fn until_logged(&self, name: &str, texts: &[&str]) {
+        let log = self.folder.path().join("run").join(format!("{name}.log"));
+        let logged =
+            |log: &str| texts.iter().try_fold(log, |rest, text| Some(rest.split_once(text)?.1)).is_some();
+        while !logged(&fs::read_to_string(&log).unwrap_or_default()) {
+            assert!(self.started.elapsed() < PATIENCE, "{name} does not log {texts:?}: {}", self.logs());
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Takes the lines that have been printed by now.
+    pub fn catch_up(&mut self) {
+        self.seen.extend(self.lines.try_iter());
     }
 
     /// The process id that the line "started NAME pid N" tells.

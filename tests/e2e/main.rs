@@ -9,3 +9,4 @@ mod coordinators;
 mod dev;
 mod flights;
 mod services;
+mod slow;

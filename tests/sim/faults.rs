@@ -39,6 +39,12 @@ impl World {
             }
             (FaultKind::PauseWorker, _, Some(id), _) => self.pause(Process::Worker(id), span),
             (FaultKind::PauseCoordinator, _, _, Some(id)) => self.pause(Process::Coordinator(id), span),
+            (FaultKind::SlowWorker, _, Some(id), _) => {
+                let until = self.ctx.now + span;
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.slow_until = until.max(worker.slow_until);
+                }
+            }
             (FaultKind::CutLink, ..) => self.cut_link(span),
             (FaultKind::CutWorkerOff, _, Some(id), _) => self.cut_off(Process::Worker(id), span),
             (FaultKind::CutIngestOff, Some(id), _, _) => {

@@ -8,7 +8,8 @@ use std::{
 use tidegate_core::{
     announcement::{Announcement, PartitionState, ReaderEpoch, Report},
     assignment::Owners,
-    frame::{Frame, Rows, SessionId},
+    credit::{Credit, Feeding, Held, Step, Terms},
+    frame::{Frame, SessionId},
     lane::{RejectedRecord, Row, WorkerRef},
     source::{Effect, LaneKind, SourcePartition},
     time::{Offset, Partition, Shard, Tick},
@@ -28,8 +29,9 @@ pub struct Ingest {
     owners: Option<Owners>,
     coordinator: Option<LinkId>,
     workers: BTreeMap<LinkId, Connection>,
+    credit: Credit,
     reports: BTreeMap<Partition, Report>,
-    held: bool,
+    held: Held,
     /// Partitions ever given to this process: their sessions are numbered apart.
     readings: u64,
     /// Shards that asked for payloads, and the sessions that bring them.
@@ -58,12 +60,10 @@ struct Reader {
 struct Connection {
     process: u64,
     frames: Vec<Frame>,
-    /// Bytes of frames that the worker has not given back.
-    under_way: u64,
 }
 
 impl Ingest {
-    pub fn new(id: u64) -> Self {
+    pub fn new(id: u64, terms: Terms) -> Self {
         Self {
             id,
             partitions: BTreeMap::new(),
@@ -71,8 +71,9 @@ impl Ingest {
             owners: None,
             coordinator: None,
             workers: BTreeMap::new(),
+            credit: Credit::new(terms),
             reports: BTreeMap::new(),
-            held: false,
+            held: Held::default(),
             readings: 0,
             asked: BTreeSet::new(),
             whole: BTreeSet::new(),
@@ -97,7 +98,26 @@ impl Ingest {
         for partition in partitions {
             self.with(partition, ctx, |source, now| source.tick(now));
         }
+        self.look_after_slow_workers(ctx);
         self.flush(ctx);
+    }
+
+    fn look_after_slow_workers(&mut self, ctx: &mut Context) {
+        let partitions = &self.partitions;
+        for step in self.credit.look(Tick(ctx.now), || feeding(partitions)) {
+            ctx.note(|| format!("ingest {} {step:?}", self.id));
+            match step {
+                Step::Park(worker) => {
+                    ctx.count("workers parked");
+                    self.stop_feeding(worker, ctx);
+                }
+                Step::Ask(_) if ctx.is_mutated(Mutation::ParkedAreForgotten) => {}
+                Step::Ask(worker) => {
+                    ctx.count("parked workers asked");
+                    self.ask(LinkId(worker.0), ctx);
+                }
+            }
+        }
     }
 
     /// A stream to every worker that owns a shard, none to others.
@@ -115,7 +135,8 @@ impl Ingest {
             if let Some(link) =
                 (!known).then(|| ctx.connect(self.process(), Process::Worker(process))).flatten()
             {
-                self.workers.insert(link, Connection { process, frames: Vec::new(), under_way: 0 });
+                self.workers.insert(link, Connection { process, frames: Vec::new() });
+                self.credit.up(WorkerRef(link.0));
                 self.ask(link, ctx);
             }
         }
@@ -126,7 +147,7 @@ impl Ingest {
     }
 
     fn ask_all(&self, ctx: &mut Context) {
-        for link in self.workers.keys() {
+        for link in self.workers.keys().filter(|link| !self.credit.is_parked(WorkerRef(link.0))) {
             self.ask(*link, ctx);
         }
     }
@@ -151,6 +172,9 @@ impl Ingest {
 
     pub fn receive(&mut self, link: LinkId, message: Message, ctx: &mut Context) {
         match message {
+            Message::Wants(_) if self.credit.is_parked(WorkerRef(link.0)) => {
+                ctx.count("wants of parked workers");
+            }
             Message::Wants(wants) if self.workers.contains_key(&link) => {
                 let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
                 for (partition, want) in wants {
@@ -169,11 +193,13 @@ impl Ingest {
                 }
             }
             Message::Credit(bytes) => {
-                if let Some(connection) = self.workers.get_mut(&link) {
-                    ensure(connection.under_way >= bytes, "I7: credit is given back once", || {
-                        format!("{bytes} of {} bytes", connection.under_way)
+                let worker = WorkerRef(link.0);
+                if self.workers.contains_key(&link) {
+                    let under_way = self.credit.under_way(worker);
+                    ensure(under_way >= bytes, "I7: credit is given back once", || {
+                        format!("{bytes} of {under_way} bytes")
                     });
-                    connection.under_way -= bytes;
+                    self.credit.give_back(worker, bytes, Tick(ctx.now));
                 }
                 self.look_at_credit(ctx);
             }
@@ -217,7 +243,7 @@ impl Ingest {
                 let deaf = !paused && ctx.is_mutated(Mutation::PausesAreNeverLifted);
                 if let Some(reading) = self.partitions.get_mut(&partition).filter(|_| !deaf) {
                     reading.paused = paused;
-                    reading.source.set_held(paused || self.held, Tick(ctx.now));
+                    reading.source.set_held(paused || self.held.main, Tick(ctx.now));
                 }
             }
             _ => {}
@@ -230,7 +256,7 @@ impl Ingest {
             // A pause lasts at most as long as the stream it came on.
             for reading in self.partitions.values_mut().filter(|reading| reading.paused) {
                 reading.paused = false;
-                reading.source.set_held(self.held, Tick(ctx.now));
+                reading.source.set_held(self.held.main, Tick(ctx.now));
             }
         }
         self.drop_worker(link, ctx);
@@ -240,18 +266,26 @@ impl Ingest {
         if self.workers.remove(&link).is_none() {
             return;
         }
+        self.credit.down(WorkerRef(link.0));
         ctx.close(link, self.process());
+        self.stop_feeding(WorkerRef(link.0), ctx);
+    }
+
+    fn stop_feeding(&mut self, worker: WorkerRef, ctx: &mut Context) {
         let partitions: Vec<_> = self.partitions.keys().copied().collect();
         for partition in partitions {
-            self.with(partition, ctx, |source, now| source.worker_gone(WorkerRef(link.0), now));
+            self.with(partition, ctx, |source, now| source.worker_gone(worker, now));
         }
         self.look_at_credit(ctx);
     }
 
     /// What is under way to workers, for a run that does not end.
     pub fn explain(&self) -> String {
-        let shown =
-            |(link, c): (&LinkId, &Connection)| format!("{link:?} to {}: {} bytes", c.process, c.under_way);
+        let shown = |(link, c): (&LinkId, &Connection)| {
+            let worker = WorkerRef(link.0);
+            let parked = if self.credit.is_parked(worker) { ", parked" } else { "" };
+            format!("{link:?} to {}: {} bytes{parked}", c.process, self.credit.under_way(worker))
+        };
         let workers: Vec<_> = self.workers.iter().map(shown).collect();
         format!("; ingest {} {:?} {workers:?}", self.id, self.coordinator)
     }
@@ -282,7 +316,10 @@ impl Ingest {
 
     /// A reader's turn: a batch, or the news that it is at the end.
     pub fn read(&mut self, partition: Partition, lane: LaneKind, reading: u64, ctx: &mut Context) {
-        let held = self.held;
+        let held = match lane {
+            LaneKind::Main => self.held.main,
+            LaneKind::CatchUp => self.held.catch_up,
+        };
         let Some(known) = self.partitions.get_mut(&partition) else { return };
         let paused = known.paused && lane == LaneKind::Main;
         let Reading { source, main, catch_up, .. } = known;
@@ -395,7 +432,7 @@ impl Ingest {
                     }
                     ctx.note(|| format!("ingest {} p{partition} {}", self.id, shown(&frame)));
                     if let Some(connection) = self.workers.get_mut(&LinkId(worker.0)) {
-                        connection.under_way += bytes(&frame);
+                        self.credit.spend(worker, frame.cost(), Tick(ctx.now));
                         connection.frames.push(frame);
                     }
                 }
@@ -427,16 +464,21 @@ impl Ingest {
         ctx.after(latency, Event::Read { ingest: self.id, partition, lane, reading });
     }
 
-    /// Reading waits while a worker has no credit.
+    /// A lane waits while a worker that it feeds has no credit.
     fn look_at_credit(&mut self, ctx: &Context) {
-        let held = self.workers.values().any(|connection| connection.under_way >= ctx.scenario.credit);
-        if held != self.held {
-            self.held = held;
+        let partitions = &self.partitions;
+        let held = self.credit.held(|| feeding(partitions));
+        if held.main != self.held.main {
             for reading in self.partitions.values_mut() {
-                reading.source.set_held(held || reading.paused, Tick(ctx.now));
+                reading.source.set_held(held.main || reading.paused, Tick(ctx.now));
             }
         }
+        self.held = held;
     }
+}
+
+fn feeding(partitions: &BTreeMap<Partition, Reading>) -> Feeding {
+    Feeding::of(partitions.values().map(|reading| &reading.source))
 }
 
 fn shown(frame: &Frame) -> String {
@@ -453,9 +495,4 @@ fn shown(frame: &Frame) -> String {
         frame.watermark,
         frame.state
     )
-}
-
-/// What a frame costs of the credit.
-pub fn bytes(frame: &Frame) -> u64 {
-    frame.rows.iter().map(|(_, rows)| Rows::bytes(rows) as u64).sum()
 }

@@ -156,7 +156,7 @@ impl Ledger {
         let letters = request.commit.dead_letters.iter().map(|letter| 80 + letter.payload.bytes());
         let bytes = request.commit.results.len() * row + letters.sum::<usize>();
         // A late record counts with its entry before the commit, and with its result in it.
-        let frame = self.scenario.credit as usize + 400 * self.scenario.batch;
+        let frame = self.scenario.credit.window as usize + 400 * self.scenario.batch;
         let bound = self.scenario.limits.commit_bytes * row / 48 + 2 * frame;
         ensure(bytes <= bound, "I7: a commit is bounded", || format!("{bytes} of {bound} bytes"));
     }

@@ -37,6 +37,8 @@ pub enum Mutation {
     TruncatesTooFar,
     /// §3.5: the log is never cut.
     NeverTruncates,
+    /// §5: a worker that was parked is not asked again.
+    ParkedAreForgotten,
     /// §5: a commit by an older epoch is taken.
     NoFencing,
     /// §5: an unknown outcome is taken for a commit.

@@ -31,15 +31,16 @@
 //! | 5 | read to the end after the fence | `a_restore_reads_to_the_end` |
 //! | 5 | an outcome is never inferred | `an_unknown_outcome_is_read_from_the_log` |
 //! | 5 | worker down: the others go on | `while_a_worker_is_down_the_other_shards_go_on` |
+//! | 5 | no credit for a while demotes, not when the commits stall | `a_slow_worker_does_not_hold_the_others`, `a_parked_worker_is_asked_again`, core `credit::tests` |
 //! | 5 | catch-up ends exactly where the main reading is | core `a_catch_up_joins_at_exactly_the_position_of_the_main_lane` |
 //! | 5 | two readers of a partition are harmless | `two_readers_of_a_partition_are_harmless` |
 //! | 5 | a restarted coordinator moves nothing | `a_coordinator_restart_moves_no_shard` |
 //! | 7 | hopping: `late_partial` | every seed, counted in `runner::EXERCISED` |
 //!
-//! Not built yet, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions), demotion of
-//! a session without credit, a candidate that N records agree on before a drift pause, credit withheld for drift in catch-up,
-//! sessions, sliding and reorder buffers, replay. Of I/O, tested where it is: the job record, handshakes, message sizes, an open
-//! transaction in the changelog, halved commits, the log start of the source.
+//! Not built yet, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions), a
+//! candidate that N records agree on before a drift pause, credit withheld for drift in catch-up, sessions, sliding and reorder
+//! buffers, replay. Of I/O, tested where it is: the job record, handshakes, message sizes, an open transaction in the changelog,
+//! halved commits, the log start of the source.
 
 use crate::{
     changelog::JOB,
@@ -53,6 +54,7 @@ use crate::{
 };
 use tidegate_core::{
     block::Block,
+    credit::Terms,
     job::OnQuiet,
     shard::{RestoreError, ShardState},
     time::{EventTime, Offset, Partition, Shard, Span},
@@ -263,6 +265,40 @@ fn while_a_worker_is_down_the_other_shards_go_on() {
     world.run();
     let caught_up = world.ctx.census["catch-up readings"];
     assert!(caught_up >= 3, "the returned shards catch up in every partition: {caught_up}");
+}
+
+#[test]
+fn a_parked_worker_is_asked_again() {
+    shows(Mutation::ParkedAreForgotten, &["quiescence"]);
+}
+
+/// A worker that is connected, answers, and applies nothing: the shards of the other one go on, and it catches up later.
+#[test]
+fn a_slow_worker_does_not_hold_the_others() {
+    let mut scenario = Scenario::plain();
+    scenario.credit = Terms { window: 600, patience: 100, ..scenario.credit };
+    let mut world = world(scenario, 3);
+    world.run_until(1_000);
+    let (_, slow) = world.workers.iter_mut().next().unwrap();
+    slow.slow_until = 3_000;
+    let shards: Vec<Shard> = slow.shards.keys().copied().collect();
+    assert_eq!(shards.len(), 2, "two workers share four shards");
+    world.run_until(2_900);
+    for shard in (0..4).map(Shard) {
+        for (partition, log) in (0..).map(Partition).zip(&world.ctx.topic.partitions) {
+            let next = world.ctx.ledger.state(shard).inputs()[partition.0 as usize].next;
+            let (before, after) = (log.stable(1_100), log.stable(2_500));
+            if shards.contains(&shard) {
+                assert!(next <= before, "shard {shard} is slow, and yet at {next} of partition {partition}");
+            } else {
+                assert!(next >= after, "shard {shard} is at {next} of partition {partition}, not {after}");
+            }
+        }
+    }
+    assert_eq!(world.ctx.census["workers parked"], 1);
+    world.run();
+    let caught_up = world.ctx.census["catch-up readings"];
+    assert!(caught_up >= 2, "the shards that were slow catch up where records came meanwhile: {caught_up}");
 }
 
 #[test]

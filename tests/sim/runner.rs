@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 300;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 23] = [
+const EXERCISED: [&str; 26] = [
     "catch-up readings",
     "closings over several commits",
     "commits",
@@ -31,6 +31,7 @@ const EXERCISED: [&str; 23] = [
     "main readings",
     "no_event_time",
     "owners that stood down",
+    "parked workers asked",
     "pauses for drift",
     "payloads asked for",
     "raises",
@@ -38,7 +39,9 @@ const EXERCISED: [&str; 23] = [
     "tombstone",
     "unknown outcomes",
     "unreadable",
+    "wants of parked workers",
     "windows corrected",
+    "workers parked",
 ];
 
 /// How a run went.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidegate_core::{
     assignment::AssignmentConfig,
     coordinator::WatermarkConfig,
+    credit::Terms,
     job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
     pacing::Pace,
     shard::Limits,
@@ -47,8 +48,8 @@ pub struct Scenario {
     pub delay: u64,
     /// Records in a batch of a reader.
     pub batch: usize,
-    /// Bytes of frames that may be under way to a worker.
-    pub credit: u64,
+    /// How much may be under way to a worker, and when it is parked.
+    pub credit: Terms,
     /// Frames lose the payloads that they bring unasked, as if ingest had not seen that they may be needed.
     pub bare: bool,
     /// Bytes in a record of the changelog.
@@ -84,6 +85,7 @@ pub enum FaultKind {
     PauseIngest,
     PauseWorker,
     PauseCoordinator,
+    SlowWorker,
     CutLink,
     CutWorkerOff,
     CutIngestOff,
@@ -95,7 +97,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CrashIngest,
         Self::CrashWorker,
         Self::CrashCoordinator,
@@ -103,6 +105,7 @@ impl FaultKind {
         Self::PauseIngest,
         Self::PauseWorker,
         Self::PauseCoordinator,
+        Self::SlowWorker,
         Self::CutLink,
         Self::CutWorkerOff,
         Self::CutIngestOff,
@@ -167,7 +170,13 @@ impl Scenario {
             tick: dice.within(5, 30),
             delay: *dice.pick(&[3, 20, 80]),
             batch: dice.within(1, 20) as usize,
-            credit: *dice.pick(&[300, 2_000, 100_000]),
+            credit: Terms {
+                window: *dice.pick(&[700, 4_000, 100_000]),
+                patience: *dice.pick(&[10, 60, 400]),
+                recent: 3_000,
+                first_wait: 30,
+                longest_wait: 500,
+            },
             bare: dice.chance(200),
             chunk: *dice.pick(&[80, 300, 4_000]),
             store_every: dice.within(1, 6),
@@ -223,7 +232,7 @@ impl Scenario {
             tick: 10,
             delay: 5,
             batch: 10,
-            credit: 100_000,
+            credit: Terms::of_window(100_000),
             bare: false,
             chunk: 4_000,
             store_every: 3,

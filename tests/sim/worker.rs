@@ -39,6 +39,8 @@ pub struct Worker {
     pub shards: BTreeMap<Shard, Slot>,
     feeds: BTreeMap<LinkId, Feed>,
     pub draining: bool,
+    /// Applies and commits nothing until then, although it is there: it is slow.
+    pub slow_until: u64,
 }
 
 /// A stream of an ingest.
@@ -85,7 +87,8 @@ struct Owning {
     machine: ShardMachine,
     epoch: u64,
     pacer: CommitPacer,
-    inbox: VecDeque<(LinkId, ShardFrame)>,
+    /// With what each costs of the credit.
+    inbox: VecDeque<(LinkId, ShardFrame, u64)>,
     /// Credit of frames applied since the last commit was planned, and of those in the commit.
     applied: BTreeMap<LinkId, u64>,
     committing: Option<(Box<CommitRequest>, BTreeMap<LinkId, u64>)>,
@@ -107,6 +110,7 @@ impl Worker {
             shards: BTreeMap::new(),
             feeds: BTreeMap::new(),
             draining: false,
+            slow_until: 0,
         }
     }
 
@@ -269,8 +273,8 @@ impl Worker {
     fn forget(&self, phase: Phase, ctx: &mut Context) {
         let Phase::Owning(owning) = phase else { return };
         let Owning { inbox, applied, committing, .. } = *owning;
-        for (link, frame) in inbox {
-            self.credit(link, frame.rows.bytes() as u64, ctx);
+        for (link, _, cost) in inbox {
+            self.credit(link, cost, ctx);
         }
         let committing = committing.into_iter().flat_map(|(_, credit)| credit);
         for (link, bytes) in applied.into_iter().chain(committing) {
@@ -404,7 +408,7 @@ impl Worker {
         for shard in &opening.shards {
             let columns = ctx.scenario.job.columns.len();
             let rows = rows.remove(shard).unwrap_or_else(|| Rows::new(columns));
-            let cost = rows.bytes() as u64;
+            let cost = rows.cost();
             let slot = self.shards.get_mut(shard).filter(|slot| !slot.releasing);
             let Some(Phase::Owning(owning)) = slot.map(|slot| &mut slot.phase) else {
                 dropped += cost;
@@ -417,9 +421,9 @@ impl Worker {
                 frame.watermark
             };
             let frame = ShardFrame { session, partition, from, to, watermark, rows };
-            owning.inbox.push_back((link, frame));
+            owning.inbox.push_back((link, frame, cost));
         }
-        let stray: u64 = rows.values().map(|rows| rows.bytes() as u64).sum();
+        let stray: u64 = rows.values().map(Rows::cost).sum();
         self.credit(link, dropped + stray, ctx);
     }
 
@@ -427,11 +431,13 @@ impl Worker {
     fn pump(&mut self, shard: Shard, ctx: &mut Context) {
         let Some(slot) = self.shards.get_mut(&shard) else { return };
         let Phase::Owning(owning) = &mut slot.phase else { return };
+        if ctx.now < self.slow_until && !slot.releasing {
+            return;
+        }
         let mut nacks = Vec::new();
         let mut credits: BTreeMap<LinkId, u64> = BTreeMap::new();
         while slot.releasing || owning.machine.takes_frames() {
-            let Some((link, mut frame)) = owning.inbox.pop_front() else { break };
-            let cost = frame.rows.bytes() as u64;
+            let Some((link, mut frame, cost)) = owning.inbox.pop_front() else { break };
             if slot.releasing {
                 *credits.entry(link).or_default() += cost;
                 continue;
@@ -594,7 +600,7 @@ impl Worker {
     /// Bytes of frames that wait, by stream (I7).
     pub fn waiting(&self) -> u64 {
         let inbox = |slot: &Slot| match &slot.phase {
-            Phase::Owning(owning) => owning.inbox.iter().map(|(_, frame)| frame.rows.bytes() as u64).sum(),
+            Phase::Owning(owning) => owning.inbox.iter().map(|(_, _, cost)| cost).sum(),
             Phase::Initialising | Phase::Restoring => 0,
         };
         self.shards.values().map(inbox).sum()

@@ -309,7 +309,7 @@ impl World {
         let id = ctx.number();
         let process = match role {
             Role::Ingest => {
-                self.ingests.insert(id, Ingest::new(id));
+                self.ingests.insert(id, Ingest::new(id, ctx.scenario.credit));
                 self.group.join(id);
                 ctx.after(0, Event::Rebalance { recreated: false });
                 Process::Ingest(id)
@@ -418,8 +418,8 @@ impl World {
 
 /// Bytes of frames that may wait at a worker for each ingest: the credit, and what was read before it was noticed used up.
 fn bound_of_inbox(ctx: &Context) -> u64 {
-    let batch = ctx.scenario.batch as u64 * 400;
-    ctx.scenario.credit + batch * 2 * u64::from(ctx.topic.partitions.len() as u32)
+    let batch = ctx.scenario.batch as u64 * 700;
+    ctx.scenario.credit.window + batch * 2 * u64::from(ctx.topic.partitions.len() as u32)
 }
 
 /// A transaction reaches the broker.

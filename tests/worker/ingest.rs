@@ -127,7 +127,6 @@ impl Ingest {
                 rows.payloads.push((row, Arc::new(payload(key))));
             }
         }
-        self.owed += rows.bytes() as u64;
         let from = session.opening.from;
         session.opening.from = Offset(from.0 + records.len() as u64);
         let rows = session
@@ -145,6 +144,7 @@ impl Ingest {
             state: PartitionState::Active,
             rows: rows.collect(),
         };
+        self.owed += frame.cost();
         self.say(Request::Frames(v1::Frames { frames: vec![frame::to_wire(frame)] })).await
     }
 

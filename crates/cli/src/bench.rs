@@ -126,6 +126,7 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
         folder,
         coordinators: vec![services::free_address()?],
         log: args.log.clone(),
+        credit_mib: None,
     })
 }
 

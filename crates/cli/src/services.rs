@@ -28,6 +28,8 @@ pub(crate) struct Deployment {
     pub(crate) coordinators: Vec<SocketAddr>,
     /// What the services log.
     pub(crate) log: String,
+    /// MiB of frames under way to a worker, if not ingest's own default.
+    pub(crate) credit_mib: Option<u64>,
 }
 
 /// A running service.
@@ -72,7 +74,11 @@ impl Deployment {
     /// # Errors
     /// When the process cannot be started.
     pub(crate) fn start_ingest(&self, name: &str) -> Result<Service> {
-        self.start(name, "ingest", &["--coordinator", &self.list()])
+        let coordinators = self.list();
+        let credit = self.credit_mib.map(|mib| format!("--credit-mib={mib}"));
+        let arguments: Vec<&str> =
+            ["--coordinator", &coordinators].into_iter().chain(credit.as_deref()).collect();
+        self.start(name, "ingest", &arguments)
     }
 
     /// Starts a worker, which keeps its state in a folder of its name.

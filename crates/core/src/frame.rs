@@ -40,6 +40,18 @@ pub struct Frame {
     pub rows: Vec<(Shard, Rows)>,
 }
 
+/// What the rows of a shard cost of the credit beside their bytes: what is allocated for a small frame on both sides.
+const ROWS_COST: u64 = 256;
+
+impl Frame {
+    /// What this costs of the credit of its worker: its shards give back exactly this. A frame without rows costs nothing, or
+    /// to say that credit ran out would itself cost credit, and the partition would never come to rest.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.rows.iter().map(|(_, rows)| rows.cost()).sum()
+    }
+}
+
 /// A frame as one shard sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardFrame {
@@ -104,7 +116,13 @@ impl Rows {
         self.offsets.is_empty() && self.rejects.is_empty()
     }
 
-    /// Bytes this takes in memory, about: what credit is counted in.
+    /// What this costs of the credit; nothing where there is nothing.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        if self.is_empty() { 0 } else { ROWS_COST + self.bytes() as u64 }
+    }
+
+    /// Bytes of the records, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let payloads: usize = self.payloads.iter().map(|(_, payload)| payload.bytes()).sum();

@@ -8,6 +8,7 @@ pub mod announcement;
 pub mod assignment;
 pub mod block;
 pub mod coordinator;
+pub mod credit;
 pub mod dead_letter;
 pub mod entry;
 pub mod frame;

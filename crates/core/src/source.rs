@@ -185,6 +185,15 @@ impl SourcePartition {
         self.catch_up.as_ref()
     }
 
+    /// The workers that a lane feeds, each as often as it has sessions there.
+    pub fn fed(&self, kind: LaneKind) -> impl Iterator<Item = WorkerRef> {
+        let lane = match kind {
+            LaneKind::Main => self.main.as_ref(),
+            LaneKind::CatchUp => self.catch_up.as_ref(),
+        };
+        lane.into_iter().flat_map(|lane| lane.sessions().iter().map(|session| session.worker))
+    }
+
     /// The partition's state as last decided.
     #[must_use]
     pub const fn state(&self) -> PartitionState {
@@ -225,7 +234,7 @@ impl SourcePartition {
         lowered
     }
 
-    /// The connection to a worker is gone: its shards are fed no more.
+    /// The connection to a worker is gone, or it is parked: its shards are fed no more.
     pub fn worker_gone(&mut self, worker: WorkerRef, now: Tick) -> Vec<Effect> {
         let mut effects = self.cut_all();
         self.wants.retain(|_, (owner, _)| *owner != worker);

@@ -51,7 +51,7 @@ pub(crate) enum Event {
     Credit {
         /// The connection.
         connection: WorkerRef,
-        /// As counted by `Rows::bytes`.
+        /// As counted by `Frame::cost`.
         bytes: u64,
     },
     /// Positions are durable.

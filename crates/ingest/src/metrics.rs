@@ -32,6 +32,7 @@ pub(crate) struct IngestMetrics {
     catch_up: Counter,
     positions: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     watermarks: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
+    demotions: Counter,
     total: Arc<AtomicU64>,
 }
 
@@ -54,8 +55,21 @@ impl IngestMetrics {
             Unit::Other("milliseconds".to_owned()),
             watermarks.clone(),
         );
+        let demotions = Counter::default();
+        registry.register(
+            "tidegate_ingest_demotions",
+            "Workers without credit that reading went on without",
+            demotions.clone(),
+        );
         let lane = |lane| records.get_or_create_owned(&LaneLabel { lane });
-        Self { main: lane("main"), catch_up: lane("catch_up"), positions, watermarks, total: Arc::default() }
+        Self {
+            main: lane("main"),
+            catch_up: lane("catch_up"),
+            positions,
+            watermarks,
+            demotions,
+            total: Arc::default(),
+        }
     }
 
     /// So many records were read.
@@ -65,6 +79,11 @@ impl IngestMetrics {
             LaneKind::CatchUp => self.catch_up.inc_by(count),
         };
         self.total.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// A worker had no credit, and reading goes on without it.
+    pub(crate) fn demoted(&self) {
+        self.demotions.inc();
     }
 
     /// All records read by this process.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use tidegate_core::{
     announcement::Report,
-    frame::{Frame, Rows},
+    credit::{Credit, Feeding, Held, Step, Terms},
+    frame::Frame,
     lane::WorkerRef,
     source::Opening,
-    time::Partition,
+    time::{Partition, Tick},
 };
 use tidegate_proto::{frame, v1};
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 /// The streams to the workers and the coordinator.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    credit_window: u64,
+    credit: Credit,
     workers: BTreeMap<WorkerRef, Connection>,
     coordinator: Option<mpsc::Sender<v1::IngestReport>>,
     reports: BTreeMap<Partition, Report>,
@@ -23,26 +24,39 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 struct Connection {
+    name: String,
     outgoing: mpsc::Sender<v1::FeedRequest>,
     frames: Vec<v1::Frame>,
-    unacknowledged: u64,
 }
 
 impl Outbox {
     /// An outbox that lets `credit_window` bytes of frames be under way to each worker.
     #[must_use]
     pub(crate) const fn new(credit_window: u64) -> Self {
-        Self { credit_window, workers: BTreeMap::new(), coordinator: None, reports: BTreeMap::new() }
+        let credit = Credit::new(Terms::of_window(credit_window));
+        Self { credit, workers: BTreeMap::new(), coordinator: None, reports: BTreeMap::new() }
     }
 
-    /// A stream to a worker is open.
-    pub(crate) fn worker_up(&mut self, connection: WorkerRef, outgoing: mpsc::Sender<v1::FeedRequest>) {
-        self.workers.insert(connection, Connection { outgoing, frames: Vec::new(), unacknowledged: 0 });
+    /// A stream to the worker `name` is open.
+    pub(crate) fn worker_up(
+        &mut self,
+        connection: WorkerRef,
+        name: String,
+        outgoing: mpsc::Sender<v1::FeedRequest>,
+    ) {
+        self.credit.up(connection);
+        self.workers.insert(connection, Connection { name, outgoing, frames: Vec::new() });
     }
 
     /// A stream to a worker is gone; false when it had been dropped before.
     pub(crate) fn worker_down(&mut self, connection: WorkerRef) -> bool {
+        self.credit.down(connection);
         self.workers.remove(&connection).is_some()
+    }
+
+    /// The name of the worker behind a connection.
+    pub(crate) fn name(&self, connection: WorkerRef) -> &str {
+        self.workers.get(&connection).map_or("", |worker| &worker.name)
     }
 
     /// The stream to the coordinator.
@@ -50,25 +64,38 @@ impl Outbox {
         self.coordinator = reports;
     }
 
-    /// Whether some worker has more under way than its credit: reading has to wait.
+    /// Which lanes have to wait for credit.
+    pub(crate) fn held(&self, feeding: impl FnOnce() -> Feeding) -> Held {
+        self.credit.held(feeding)
+    }
+
+    /// Decides which workers are parked, and which of those are asked again.
+    pub(crate) fn look(&mut self, now: Tick, feeding: impl FnOnce() -> Feeding) -> Vec<Step> {
+        self.credit.look(now, feeding)
+    }
+
+    /// Whether a worker is parked: what it wants is ignored until it is asked again.
     #[must_use]
-    pub(crate) fn is_held(&self) -> bool {
-        self.workers.values().any(|worker| worker.unacknowledged >= self.credit_window)
+    pub(crate) fn is_parked(&self, connection: WorkerRef) -> bool {
+        self.credit.is_parked(connection)
     }
 
     /// Frames of so many bytes may be sent anew.
-    pub(crate) fn credit(&mut self, connection: WorkerRef, bytes: u64) {
-        if let Some(worker) = self.workers.get_mut(&connection) {
-            worker.unacknowledged = worker.unacknowledged.saturating_sub(bytes);
-        }
+    pub(crate) fn give_back(&mut self, connection: WorkerRef, bytes: u64, now: Tick) {
+        self.credit.give_back(connection, bytes, now);
     }
 
-    /// Tells all workers which partitions are read here.
-    pub(crate) fn ask(&mut self, partitions: &[Partition]) -> Vec<WorkerRef> {
+    /// Asks all workers but the parked ones for their positions; gives those that do not keep up.
+    pub(crate) fn ask_all(&self, partitions: &[Partition]) -> Vec<WorkerRef> {
+        let unparked = self.workers.keys().filter(|connection| !self.is_parked(**connection));
+        unparked.copied().filter(|connection| !self.ask(*connection, partitions)).collect()
+    }
+
+    /// Tells a worker which partitions are read here, so that it says where its shards are; false when it does not keep up.
+    #[must_use]
+    pub(crate) fn ask(&self, connection: WorkerRef, partitions: &[Partition]) -> bool {
         let ask = v1::Ask { partitions: partitions.iter().map(|partition| partition.0).collect() };
-        let message = v1::feed_request::Message::Ask(ask);
-        let connections: Vec<_> = self.workers.keys().copied().collect();
-        connections.into_iter().filter(|connection| !self.send(*connection, message.clone())).collect()
+        self.send(connection, v1::feed_request::Message::Ask(ask))
     }
 
     /// Opens a session, behind the frames before it; false when the worker does not keep up.
@@ -79,10 +106,9 @@ impl Outbox {
     }
 
     /// Queues a frame for the next flush.
-    pub(crate) fn frame(&mut self, connection: WorkerRef, out: Frame) {
+    pub(crate) fn frame(&mut self, connection: WorkerRef, out: Frame, now: Tick) {
         if let Some(worker) = self.workers.get_mut(&connection) {
-            let bytes: usize = out.rows.iter().map(|(_, rows)| Rows::bytes(rows)).sum();
-            worker.unacknowledged += bytes as u64;
+            self.credit.spend(connection, out.cost(), now);
             worker.frames.push(frame::to_wire(out));
         }
     }

@@ -15,6 +15,7 @@ use std::{
 use tidegate_core::{
     announcement::{Announcement, AssignmentId, ReaderEpoch, Term},
     block::JobId,
+    credit::{Feeding, Held, Step},
     dead_letter::{Payload, Reason},
     frame::SessionId,
     lane::{RejectedRecord, Row, WorkerRef},
@@ -66,7 +67,7 @@ pub(crate) struct Reading {
     links: Links,
     events: mpsc::Receiver<Event>,
     to_self: mpsc::Sender<Event>,
-    held: bool,
+    held: Held,
     metrics: IngestMetrics,
     readiness: Readiness,
 }
@@ -115,7 +116,7 @@ impl Reading {
             links: parts.links,
             events: parts.events.1,
             to_self: parts.events.0,
-            held: false,
+            held: Held::default(),
             metrics: parts.metrics,
             readiness: parts.readiness,
         }
@@ -142,11 +143,11 @@ impl Reading {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(event) = self.events.recv() => self.on_event(event)?,
-                event = self.main.next(), if !self.held => match event {
+                event = self.main.next(), if !self.held.main => match event {
                     Some(event) => self.on_read(LaneKind::Main, event)?,
                     None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
                 },
-                event = self.catch_up.next(), if !self.held => match event {
+                event = self.catch_up.next(), if !self.held.catch_up => match event {
                     Some(event) => self.on_read(LaneKind::CatchUp, event)?,
                     None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
                 },
@@ -181,10 +182,12 @@ impl Reading {
             Event::Directive(directive) => self.on_directive(directive)?,
             Event::WorkerUp { connection, name, outgoing } => {
                 tracing::info!(worker = name, "stream to the worker is open");
-                self.outbox.worker_up(connection, outgoing);
+                self.outbox.worker_up(connection, name, outgoing);
                 self.ask();
             }
             Event::WorkerDown { connection } => self.drop_worker(connection),
+            // It is asked when it can take frames again; what it wants then is of then.
+            Event::Wants { connection, .. } if self.outbox.is_parked(connection) => {}
             Event::Wants { connection, wants } => {
                 let mut by_partition: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
                 for (partition, want) in wants {
@@ -196,7 +199,7 @@ impl Reading {
                 }
             }
             Event::Credit { connection, bytes } => {
-                self.outbox.credit(connection, bytes);
+                self.outbox.give_back(connection, bytes, self.now());
                 self.look_at_credit();
             }
             Event::Committed(positions) => {
@@ -280,7 +283,7 @@ impl Reading {
         }
         let now = self.now();
         if let Some(source) = self.partitions.get_mut(&partition) {
-            source.set_held(paused || self.held, now);
+            source.set_held(paused || self.held.main, now);
         }
     }
 
@@ -372,10 +375,13 @@ impl Reading {
     }
 
     fn ask(&mut self) {
-        let partitions: Vec<_> = self.partitions.keys().copied().collect();
-        for connection in self.outbox.ask(&partitions) {
+        for connection in self.outbox.ask_all(&self.read_here()) {
             self.drop_worker(connection);
         }
+    }
+
+    fn read_here(&self) -> Vec<Partition> {
+        self.partitions.keys().copied().collect()
     }
 
     fn is_current(&self, kind: LaneKind, partition: Partition) -> bool {
@@ -436,7 +442,7 @@ impl Reading {
                         slow.push(connection);
                     }
                 }
-                Effect::Frame(connection, frame) => self.outbox.frame(connection, frame),
+                Effect::Frame(connection, frame) => self.outbox.frame(connection, frame, self.now()),
                 Effect::Report(report) => self.outbox.report(report),
             }
         }
@@ -478,33 +484,57 @@ impl Reading {
         if !self.outbox.worker_down(connection) {
             return;
         }
+        self.stop_feeding(connection);
+    }
+
+    fn stop_feeding(&mut self, connection: WorkerRef) {
         let now = self.now();
-        let partitions: Vec<_> = self.partitions.keys().copied().collect();
-        for partition in partitions {
+        for partition in self.read_here() {
             self.with(partition, |source| source.worker_gone(connection, now));
         }
         self.look_at_credit();
     }
 
-    /// Reading waits while a worker has no credit: the poll thread keeps the group membership meanwhile.
+    /// A lane waits while a worker that it feeds has no credit: the poll thread keeps the group membership meanwhile.
     fn look_at_credit(&mut self) {
-        let held = self.outbox.is_held();
-        if held == self.held {
-            return;
+        let held = self.outbox.held(|| Feeding::of(self.partitions.values()));
+        if held.main != self.held.main {
+            let now = self.now();
+            for (partition, source) in &mut self.partitions {
+                source.set_held(held.main || self.paused.get(partition).is_some_and(|paused| *paused), now);
+            }
         }
         self.held = held;
+    }
+
+    /// A worker that is connected and slow must not hold up the others: it is parked, and catches up when it can.
+    fn look_after_slow_workers(&mut self) {
         let now = self.now();
-        for (partition, source) in &mut self.partitions {
-            source.set_held(held || self.paused.get(partition).is_some_and(|paused| *paused), now);
+        for step in self.outbox.look(now, || Feeding::of(self.partitions.values())) {
+            match step {
+                Step::Park(connection) => {
+                    let worker = self.outbox.name(connection);
+                    tracing::warn!(worker, "a worker has no credit left, reading goes on without it");
+                    self.metrics.demoted();
+                    self.stop_feeding(connection);
+                }
+                Step::Ask(connection) => {
+                    let worker = self.outbox.name(connection);
+                    tracing::info!(worker, "a worker that had no credit takes frames again");
+                    if !self.outbox.ask(connection, &self.read_here()) {
+                        self.drop_worker(connection);
+                    }
+                }
+            }
         }
     }
 
     fn flush(&mut self) {
         let now = self.now();
-        let partitions: Vec<_> = self.partitions.keys().copied().collect();
-        for partition in partitions {
+        for partition in self.read_here() {
             self.with(partition, |source| source.tick(now));
         }
+        self.look_after_slow_workers();
         for connection in self.outbox.flush(self.clock.now_millis()) {
             tracing::warn!(
                 connection = connection.0,

@@ -245,7 +245,7 @@ impl Feed {
                 )));
             };
             for (shard, frame) in frame::from_wire(frame, opening, self.ingest, self.columns)? {
-                let permit = Permit::new(&self.asker.replies, frame.rows.bytes());
+                let permit = Permit::new(&self.asker.replies, frame.rows.cost());
                 by_shard.entry(shard).or_default().push((frame, permit));
             }
         }

@@ -121,9 +121,9 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// A permit for a frame of `bytes` that came from the ingest behind `replies`.
-    pub(crate) fn new(replies: &Arc<Replies>, bytes: usize) -> Self {
-        Self { replies: Arc::clone(replies), bytes: bytes as u64 }
+    /// A permit for a frame that costs `bytes` of the credit and came from the ingest behind `replies`.
+    pub(crate) fn new(replies: &Arc<Replies>, bytes: u64) -> Self {
+        Self { replies: Arc::clone(replies), bytes }
     }
 
     /// The way back to the ingest of the frame.
