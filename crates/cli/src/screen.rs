@@ -86,12 +86,13 @@ impl Screen {
 
     fn draw(&mut self, status: &v1::JobStatus, now: i64) -> Result<()> {
         let lines = self.lines(status, now);
-        queue!(self.out, cursor::MoveTo(0, 0))?;
+        // A line that is too long ends at the edge instead of pushing the others down.
+        queue!(self.out, terminal::DisableLineWrap, cursor::MoveTo(0, 0))?;
         for line in lines {
             queue!(self.out, terminal::Clear(terminal::ClearType::CurrentLine))?;
             writeln!(self.out, "{line}\r")?;
         }
-        queue!(self.out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+        queue!(self.out, terminal::Clear(terminal::ClearType::FromCursorDown), terminal::EnableLineWrap)?;
         Ok(self.out.flush()?)
     }
 
