@@ -3,12 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
-use tidegate_core::time::{EventTime, Partition};
 use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Producer};
 
 use super::{
-    BenchArgs, clicks, deployment, job_of,
+    BenchArgs, clicks, deployment, job_of, paced,
     running::{Cpu, Running, broker_cpu},
 };
 use crate::{status, topics};
@@ -96,14 +95,7 @@ pub(super) async fn preload(args: &BenchArgs, kafka: &KafkaConfig, job: &Job) ->
         for made in 0..events {
             let now = start + i64::try_from(made * 1_000 / RECORDS_PER_SECOND)?;
             let click = clicks.next(now);
-            producer.send(
-                &topic,
-                Partition(click.partition),
-                None,
-                Some(click.value.as_bytes()),
-                &[],
-                Some(EventTime(now)),
-            )?;
+            paced::send(&mut producer, &topic, &click, now)?;
         }
         producer.flush(Duration::from_secs(300))?;
         Ok(())

@@ -60,20 +60,19 @@ pub(super) fn pace(
         while made < elapsed * rate / 1_000 {
             made += 1;
             let click = clicks.next(now);
-            producer.send(
-                topic,
-                Partition(click.partition),
-                None,
-                Some(click.value.as_bytes()),
-                &[],
-                Some(EventTime(now)),
-            )?;
+            send(&mut producer, topic, &click, now)?;
             note(sent, &click, now);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     producer.flush(Duration::from_secs(30))?;
     Ok(())
+}
+
+/// Sends a click whose record timestamp is `now`.
+pub(super) fn send(producer: &mut Producer, topic: &str, click: &Click, now: i64) -> Result<()> {
+    let value = Some(click.value.as_bytes());
+    Ok(producer.send(topic, Partition(click.partition), None, value, &[], Some(EventTime(now)))?)
 }
 
 /// Keeps, of each partition, the send times of the records that raised its largest event time.
