@@ -380,7 +380,7 @@ proptest! {
         prop_assert_eq!((world.assigns, world.releases, world.counts()), before);
     }
 
-    /// Never more shards are under way for balance than were asked for.
+    /// Never is more than one shard under way for balance, and balance comes all the same.
     #[test]
     fn balance_moves_one_shard_at_a_time(shards in 2..40_u32, first in 1..4_u64, more in 1..4_u64) {
         let mut world = World::new(shards);
