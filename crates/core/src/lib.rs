@@ -15,6 +15,7 @@ pub mod frame;
 pub mod job;
 pub mod lane;
 pub mod pacing;
+pub mod record;
 pub mod shard;
 pub mod slices;
 pub mod source;

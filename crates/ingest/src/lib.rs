@@ -1,14 +1,13 @@
 //! The ingest service: a member of the job's consumer group that takes event time, key and columns out of each record, runs the
 //! partitions' watermark trackers, and sends frames to the workers that own the shards.
 //!
-//! The walk of a record through this crate: [`reading`] (poll thread → batch) → [`extract`] → `tidegate_core::source` →
+//! The walk of a record through this crate: [`reading`] (poll thread → batch) → `tidegate_extract` → `tidegate_core::source` →
 //! [`outbox`] → gRPC.
 
 pub mod config;
 mod coordinator_link;
 mod error;
 mod event;
-pub mod extract;
 mod links;
 mod metrics;
 mod outbox;

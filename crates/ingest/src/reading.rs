@@ -19,24 +19,20 @@ use tidegate_core::{
     dead_letter::{Payload, Reason},
     frame::SessionId,
     lane::{RejectedRecord, Row, WorkerRef},
+    record::Timestamp,
     source::{Effect, LaneKind, SourcePartition, Timing},
     time::{EventTime, Offset, Partition, Shard, Span, Tick},
 };
+use tidegate_extract::{Extractor, Reject};
 use tidegate_job::Job;
-use tidegate_kafka::{GroupReader, PartitionReader, ReaderEvent, Record, RecordBatch, Timestamp};
+use tidegate_kafka::{GroupReader, PartitionReader, ReaderEvent, Record, RecordBatch};
 use tidegate_proto::v1;
 use tidegate_runtime::{clock::Clock, metrics::Readiness};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Error,
-    event::Event,
-    extract::{Extractor, Reject},
-    links::Links,
-    metrics::IngestMetrics,
-    outbox::Outbox,
-    source_watch::Changed,
+    error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox, source_watch::Changed,
 };
 
 /// Frames are cut and reports go this often.

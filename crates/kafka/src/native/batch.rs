@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
+use tidegate_core::record::{RecordView, Timestamp};
 use tidegate_core::time::{EventTime, Offset, Partition};
 
 use super::NativeConsumer;
@@ -163,17 +164,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// When a record was made, by whose clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timestamp {
-    /// The producer's clock.
-    CreateTime(EventTime),
-    /// The broker's clock at arrival.
-    LogAppendTime(EventTime),
-    /// The record carries none.
-    NotAvailable,
-}
-
 /// One record, borrowed from its batch.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -248,6 +238,24 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Option<&'a [u8]>> {
         self.headers().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    }
+}
+
+impl RecordView for Record<'_> {
+    fn key(&self) -> Option<&[u8]> {
+        Record::key(self)
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        Record::value(self)
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Record::timestamp(self)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        Record::header(self, name).flatten()
     }
 }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::Value;
+use tidegate_core::record::Timestamp;
 use tidegate_job::JobFile;
 
 use super::decimal::{Round, fixed};

@@ -39,42 +39,12 @@ mod text;
 mod time;
 
 use tidegate_core::dead_letter::Reason;
+use tidegate_core::record::RecordView;
 use tidegate_core::time::EventTime;
 use tidegate_job::Job;
-use tidegate_kafka::{Record, Timestamp};
 
 use plan::{Fields, Payload, Plan};
 use pointers::Found;
-
-/// What the extractor needs to see of a record.
-pub trait RecordView {
-    /// The record's key; `None` if null.
-    fn key(&self) -> Option<&[u8]>;
-    /// The record's value; `None` if null.
-    fn value(&self) -> Option<&[u8]>;
-    /// The record's timestamp.
-    fn timestamp(&self) -> Timestamp;
-    /// The value of the last header of that name; `None` if null or missing.
-    fn header(&self, name: &str) -> Option<&[u8]>;
-}
-
-impl RecordView for Record<'_> {
-    fn key(&self) -> Option<&[u8]> {
-        Record::key(self)
-    }
-
-    fn value(&self) -> Option<&[u8]> {
-        Record::value(self)
-    }
-
-    fn timestamp(&self) -> Timestamp {
-        Record::timestamp(self)
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        Record::header(self, name).flatten()
-    }
-}
 
 /// Takes out of records what one job needs. Keeps its buffers from record to record: one for each lane or thread.
 #[derive(Debug)]

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use tidegate_core::dead_letter::Reason;
 use tidegate_core::job::{AggregateFn, JobSpec};
+use tidegate_core::record::RecordView;
 use tidegate_core::time::EventTime;
 use tidegate_job::{Job, KeySource, TimeSource, TimeUnit};
 
-use super::RecordView;
 use super::decimal::{NotFixed, Round, fixed};
 use super::pointers::{Found, Pointers, Slot};
 use super::text;

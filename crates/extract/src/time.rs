@@ -1,9 +1,9 @@
 //! Event times as producers write them: epoch numbers in four units and RFC 3339, floored to milliseconds.
 
 use jiff::fmt::temporal::DateTimeParser;
+use tidegate_core::record::Timestamp;
 use tidegate_core::time::EventTime;
 use tidegate_job::TimeUnit;
-use tidegate_kafka::Timestamp;
 
 use super::decimal::{NotFixed, Round, fixed};
 use super::text::content;

@@ -1,14 +1,14 @@
 //! What `extract` costs: CPU-seconds per million 150-byte clicks records, three fields of six. Linux only.
 //!
-//! `cargo run --release -p tidegate-ingest --example extract_rate`; the target is 0.25.
+//! `cargo run --release -p tidegate-extract --example extract_rate`; the target is 0.25.
 
 use std::error::Error;
 use std::hint::black_box;
 
+use tidegate_core::record::{RecordView, Timestamp};
 use tidegate_core::time::EventTime;
-use tidegate_ingest::extract::{Extractor, RecordView};
+use tidegate_extract::Extractor;
 use tidegate_job::JobFile;
-use tidegate_kafka::Timestamp;
 
 const RECORDS: u64 = 10_000;
 const ROUNDS: u64 = 200;
