@@ -149,6 +149,12 @@ impl Layout {
         }
     }
 
+    /// How many records are in `row`.
+    #[must_use]
+    pub fn records(&self, row: &[u64]) -> u64 {
+        row[0]
+    }
+
     /// The job's aggregates over the records in `row`, in the job's order.
     #[must_use]
     pub fn results(&self, row: &[u64]) -> Vec<Value> {

@@ -12,11 +12,13 @@
 
 mod closing;
 mod commit;
+mod inspect;
 mod state;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 pub use commit::{Commit, Committed, Pane, ResultRow};
+pub use inspect::{InputView, ShardView, WindowView};
 pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
 
 use crate::{

@@ -1,3 +1,5 @@
+mod inspect;
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,0 +1,136 @@
+//! Read access to a shard for people: why W_s stands where it stands, and what a group key has in its windows.
+//!
+//! Nothing here changes the shard. The rows of a key are reached only through [`ShardState::rows_of`].
+
+use std::collections::BTreeSet;
+
+use super::{ShardMachine, ShardState};
+use crate::{
+    aggregate::Value,
+    entry::Input,
+    time::{EventTime, Partition, Watermark},
+};
+
+/// Where a shard stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardView {
+    /// W_s.
+    pub watermark: Watermark,
+    /// W as it was announced to this shard last.
+    pub announced: Watermark,
+    /// Windows that ended by then are gone: a record for them is a dead letter.
+    pub purged: Option<EventTime>,
+    /// Windows that ended by W_s are still being put out, over several commits.
+    pub closing: bool,
+    /// Every partition of the source, in order.
+    pub inputs: Vec<InputView>,
+}
+
+/// A partition as a shard sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputView {
+    /// The partition.
+    pub partition: Partition,
+    /// Position, in-band watermark, counts.
+    pub input: Input,
+    /// Whether it counts for W_s: not while it is proven idle and covered up to there.
+    pub counts: bool,
+    /// Whether it is what keeps W_s below the W announced.
+    pub holds: bool,
+}
+
+/// A window in which a group key has records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowView {
+    /// Start, inclusive.
+    pub start: EventTime,
+    /// End, exclusive.
+    pub end: EventTime,
+    /// Records in it.
+    pub records: u64,
+    /// The aggregates over them, in the job's order.
+    pub values: Vec<Value>,
+    /// Whether it has ended by W_s: its result is out, or on its way; late records still correct it.
+    pub closed: bool,
+    /// How many results have been put out, where late records have corrected it.
+    pub emitted: Option<u32>,
+}
+
+impl ShardMachine {
+    /// Why W_s stands where it stands.
+    #[must_use]
+    pub fn explain(&self) -> ShardView {
+        let announced = self.announced.as_ref();
+        let known = u32::try_from(self.state.inputs.len()).unwrap_or(u32::MAX);
+        let partitions = announced.map_or(known, |announced| announced.partitions.max(known));
+        let counts = |partition: Partition| {
+            announced.is_none_or(|announced| {
+                let idle = announced.excluded.iter().find(|(other, _)| *other == partition);
+                partition.0 < announced.partitions
+                    && idle.is_none_or(|(_, at)| self.input(partition).next < *at)
+            })
+        };
+        let counted = (0..partitions).map(Partition).filter(|partition| counts(*partition));
+        let least = counted.map(|partition| self.input(partition).watermark).min().flatten();
+        let wanted = announced.and_then(|announced| announced.watermark);
+        let view = |partition: Partition| {
+            let (input, counts) = (self.input(partition), counts(partition));
+            let holds = counts && input.watermark < wanted && input.watermark == least;
+            InputView { partition, input, counts, holds }
+        };
+        ShardView {
+            watermark: self.state.watermark,
+            announced: wanted,
+            purged: self.state.purged,
+            closing: self.state.closing.is_some(),
+            inputs: (0..partitions).map(Partition).map(view).collect(),
+        }
+    }
+
+    /// The windows of `key` that hold records, oldest first, at most `limit`; and how many there are in all.
+    #[must_use]
+    pub fn inspect(&self, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
+        let ends = self.state.window_ends_of(key);
+        let windows = ends.iter().take(limit).map(|end| self.window_of(key, *end));
+        (windows.collect(), ends.len())
+    }
+
+    fn window_of(&self, key: &[u8], end: EventTime) -> WindowView {
+        let state = &self.state;
+        let start = state.grid.start_of(end);
+        let mut words = vec![0; state.layout.stride()];
+        for (_, row) in state.rows_of(key, start, end) {
+            state.layout.merge(&mut words, row);
+        }
+        WindowView {
+            start,
+            end,
+            records: state.layout.records(&words),
+            values: state.layout.results(&words),
+            closed: Some(end) <= state.watermark,
+            emitted: state.revisions.get(&end).and_then(|keys| keys.get(key)).copied(),
+        }
+    }
+}
+
+impl ShardState {
+    /// The rows of `key` in the slices whose start lies in `[from, to)`, ascending.
+    fn rows_of(
+        &self,
+        key: &[u8],
+        from: EventTime,
+        to: EventTime,
+    ) -> impl Iterator<Item = (EventTime, &[u64])> {
+        self.slices
+            .range(from, to)
+            .filter_map(move |slice| Some((slice.start, slice.words(&self.layout, slice.find(key)?))))
+    }
+
+    /// The ends of the windows, not purged yet, in which `key` has a row.
+    fn window_ends_of(&self, key: &[u8]) -> BTreeSet<EventTime> {
+        let rows = self.rows_of(key, EventTime(i64::MIN), EventTime(i64::MAX));
+        rows.flat_map(|(slice, _)| self.grid.ends_of(slice))
+            .filter(|end| self.purged.is_none_or(|purged| *end > purged))
+            .collect()
+    }
+}
