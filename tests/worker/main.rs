@@ -6,6 +6,7 @@ mod broker;
 mod coordinator;
 mod failing;
 mod ingest;
+mod inspecting;
 mod owning;
 mod rig;
 
@@ -47,6 +48,9 @@ on_both_brokers! {
         a_producer_that_is_fenced_while_its_worker_owns_the_shard_is_replaced,
         a_result_too_large_for_its_topic_stops_its_shard_only_and_comes_once_there_is_room,
         a_damaged_store_is_wiped_and_built_again_from_the_log,
+    }
+    inspecting {
+        a_key_is_told_its_open_windows_as_of_the_last_commit,
     }
     failing {
         another_job_or_job_file_is_refused,

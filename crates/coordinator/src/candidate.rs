@@ -25,6 +25,7 @@ use crate::fence::Fences;
 use crate::leader::{Reign, approach, lead};
 use crate::owner::{Owner, Parts};
 use crate::seat::{Desk, Sign};
+use crate::status::job_facts;
 use crate::watch::Watch;
 
 /// Events that may wait for the owner.
@@ -146,6 +147,7 @@ impl Candidate {
         };
         let owner = Owner::new(Parts {
             name: job.name.clone(),
+            facts: job_facts(job),
             watermarks: self.config.watermarks(),
             assignment: self.config.assignment(),
             fences: Fences::new(kafka.clone(), job, metrics.clone()),

@@ -39,6 +39,7 @@ const BATCH: usize = 256;
 /// What the owner is given.
 pub(crate) struct Parts {
     pub(crate) name: String,
+    pub(crate) facts: v1::JobFacts,
     pub(crate) reign: Reign,
     pub(crate) watermarks: WatermarkConfig,
     pub(crate) assignment: AssignmentConfig,
@@ -448,12 +449,20 @@ impl Owner {
         let read = self.records.values().copied().fold(0, u64::saturating_add);
         let stats =
             |name: &str| self.workers.get(&WorkerId(name.to_owned())).and_then(|known| known.stats.clone());
+        let now = self.now();
         job_status(
             &self.parts.name,
+            &self.parts.facts,
             &self.parts.reign.record,
             &self.watermarks,
             &self.assignment,
-            &Totals { records_read: read, newest: &self.newest, workers: &stats },
+            &Totals {
+                now,
+                clock: self.ingests_clock(now),
+                records_read: read,
+                newest: &self.newest,
+                workers: &stats,
+            },
         )
     }
 }

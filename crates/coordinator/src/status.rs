@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_core::assignment::{AssignmentMachine, Owners, Presence};
+use tidegate_core::assignment::{AssignmentMachine, Owners, Presence, ShardState};
 use tidegate_core::coordinator::{SourceState, WatermarkMachine};
-use tidegate_core::time::{EventTime, Partition};
+use tidegate_core::job::OnQuiet;
+use tidegate_core::time::{EventTime, Partition, Shard, Span, Tick};
+use tidegate_job::Job;
 use tidegate_proto::v1;
 
 use crate::job_record::JobRecord;
@@ -37,8 +39,37 @@ pub(crate) const fn worker_state(presence: Presence) -> &'static str {
     }
 }
 
+/// What of the job file explains where a watermark stands.
+pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
+    let millis = |span: Span| u64::try_from(span.millis()).unwrap_or_default();
+    let core = &job.core;
+    v1::JobFacts {
+        source_topic: job.source.topic.clone(),
+        sink_topic: job.sink.topic.clone(),
+        dead_letter_topic: job.dead_letter.topic.clone(),
+        shards: core.shards,
+        window_size_ms: millis(core.window.size),
+        window_step_ms: millis(core.window.step),
+        window_offset_ms: core.window.offset.millis(),
+        allowed_lateness_ms: millis(core.allowed_lateness),
+        idle_timeout_ms: millis(core.watermark.idle_timeout),
+        on_quiet: match core.watermark.on_quiet {
+            OnQuiet::Hold => "hold",
+            OnQuiet::Advance => "advance",
+            OnQuiet::Finish => "finish",
+        }
+        .to_owned(),
+        max_future_skew_ms: core.watermark.max_future_skew.map(millis),
+        max_drift_ms: job.max_drift.map(millis),
+    }
+}
+
 /// What peers have told and the machines do not keep.
 pub(crate) struct Totals<'a> {
+    /// Now.
+    pub(crate) now: Tick,
+    /// The least of the ingests' clocks.
+    pub(crate) clock: EventTime,
     /// By all ingests.
     pub(crate) records_read: u64,
     /// The largest event time seen in each partition.
@@ -50,12 +81,14 @@ pub(crate) struct Totals<'a> {
 /// The whole picture.
 pub(crate) fn job_status(
     name: &str,
+    facts: &v1::JobFacts,
     record: &JobRecord,
     watermarks: &WatermarkMachine,
     assignment: &AssignmentMachine,
     totals: &Totals<'_>,
 ) -> v1::JobStatus {
     let explained = watermarks.explain();
+    let ago = |tick: Option<Tick>| tick.map(|tick| totals.now.since(tick));
     let partition = |status: &tidegate_core::coordinator::PartitionStatus| {
         let reading = status.state.reading();
         v1::PartitionStatus {
@@ -67,6 +100,9 @@ pub(crate) fn job_status(
             holds: status.holds,
             paused: status.paused,
             max_event_time_ms: totals.newest.get(&status.partition).map(|time| time.millis()),
+            heard_ms: ago(status.heard),
+            since_ms: ago(status.since),
+            risen_ms: ago(status.risen),
         }
     };
     let worker = |worker: tidegate_core::assignment::WorkerStatus| v1::WorkerStatus {
@@ -84,7 +120,23 @@ pub(crate) fn job_status(
         workers: assignment.workers().into_iter().map(worker).collect(),
         owners: owners(assignment.owners()).owners,
         records_read: totals.records_read,
+        facts: Some(facts.clone()),
+        watermark_risen_ms: ago(explained.risen),
+        watermark_pace: explained.pace,
+        clock_ms: totals.clock.millis(),
+        shards: assignment.shards().map(shard_status).collect(),
     }
+}
+
+fn shard_status((shard, state): (Shard, &ShardState)) -> v1::ShardStatus {
+    let (state, worker) = match state {
+        ShardState::Unassigned => ("unassigned", None),
+        ShardState::Owned { worker, .. } => ("owned", Some(worker)),
+        ShardState::Releasing { worker, .. } => ("releasing", Some(worker)),
+        ShardState::Held { worker } => ("held", Some(worker)),
+    };
+    let worker = worker.map(|worker| worker.0.clone()).unwrap_or_default();
+    v1::ShardStatus { shard: shard.0, state: state.to_owned(), worker }
 }
 
 /// The owners as ingests are told of them.

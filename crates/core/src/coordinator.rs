@@ -17,6 +17,7 @@
 
 mod align;
 mod explain;
+mod pace;
 mod quiet;
 mod source;
 
@@ -32,6 +33,7 @@ use crate::time::{EventTime, Offset, Partition, Span, Tick, Watermark};
 pub use explain::{PartitionStatus, WatermarkStatus};
 pub use source::{ReaderId, Reading, ReportOutcome, SourceState};
 
+use pace::Pace;
 use quiet::Quiet;
 use source::{Ground, Heard, Source};
 
@@ -118,6 +120,7 @@ pub struct WatermarkMachine {
     /// The largest event time any reader has accepted, for `finish`.
     seen: Option<EventTime>,
     quiet: Option<Quiet>,
+    pace: Pace,
     /// A reader came or went since the last tick: every pause is lifted and judged anew.
     lift_pauses: bool,
 }
@@ -125,7 +128,7 @@ pub struct WatermarkMachine {
 impl WatermarkMachine {
     /// A machine that knows nothing yet: no partition, no watermark, nothing announced in `term`.
     #[must_use]
-    pub const fn new(term: Term, config: WatermarkConfig) -> Self {
+    pub fn new(term: Term, config: WatermarkConfig) -> Self {
         Self {
             term,
             config,
@@ -137,6 +140,7 @@ impl WatermarkMachine {
             announced: None,
             seen: None,
             quiet: None,
+            pace: Pace::default(),
             lift_pauses: false,
         }
     }
@@ -211,6 +215,7 @@ impl WatermarkMachine {
             self.owner_lost();
         }
         self.settle();
+        self.pace.note(now, self.watermark);
         let mut effects = Vec::new();
         self.align(&mut effects);
         self.raise_quiet(now, clock, &mut effects);

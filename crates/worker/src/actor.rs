@@ -31,6 +31,7 @@ use crate::{
     caution::Caution,
     error::Error,
     ground::Ground,
+    inspect::Question,
     owner::{Ended, Holdings, Owner},
     replies::{Permit, Replies},
     restore,
@@ -43,6 +44,8 @@ pub(crate) enum ToShard {
     Frames(Vec<(ShardFrame, Permit)>),
     /// An ingest reads these partitions, and wants to know where the shard is in them.
     Ask(Asker),
+    /// Somebody wants to know where the shard stands.
+    Inspect(Question),
     /// The shard is to be left.
     Leave(Leave),
 }
@@ -215,6 +218,8 @@ impl Actor {
         match message {
             Some(ToShard::Frames(dropped)) => drop(dropped),
             Some(ToShard::Ask(asker)) => self.asked(asker),
+            // Whoever asks learns from the end of the question that there is no state.
+            Some(ToShard::Inspect(question)) => drop(question),
             Some(ToShard::Leave(leave)) => self.leave = Some(leave),
             None => self.leave = Some(Leave::AtOnce),
         }

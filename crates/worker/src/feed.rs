@@ -39,6 +39,7 @@ use tonic::{
 use crate::{
     actor::{Asker, ToShard},
     error::Error,
+    inspect::inspect,
     replies::{Permit, Replies},
     roster::Routes,
 };
@@ -97,6 +98,14 @@ pub(crate) async fn serve(
 #[tonic::async_trait]
 impl Worker for FeedService {
     type FeedStream = ReceiverStream<Result<v1::FeedResponse, Status>>;
+
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectRequest>,
+    ) -> Result<Response<v1::InspectResponse>, Status> {
+        let routes = Arc::clone(&self.routes.borrow());
+        inspect(&routes, &self.name, request.into_inner()).await.map(Response::new)
+    }
 
     async fn feed(
         &self,

@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 mod feed;
 mod ground;
+mod inspect;
 mod owner;
 mod registration;
 mod render;

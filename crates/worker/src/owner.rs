@@ -23,6 +23,7 @@ use crate::{
     actor::{Actor, Asker, Leave, News, ToShard},
     cache::ShardCache,
     commit::{self, Done, End},
+    inspect::{Answer, Question},
     replies::{Held, Permit},
     stats::{CommitCounts, Standing},
 };
@@ -49,12 +50,15 @@ pub(crate) struct Owner<'a> {
     pacer: CommitPacer,
     waiting: VecDeque<(ShardFrame, Permit)>,
     held: Held,
+    /// They wait for the next commit.
+    questions: Vec<Question>,
     in_flight: Option<InFlight>,
 }
 
 struct InFlight {
     task: JoinHandle<Done>,
     held: Held,
+    answers: Vec<Answer>,
     counts: CommitCounts,
     begun: Tick,
 }
@@ -69,6 +73,7 @@ impl<'a> Owner<'a> {
             pacer,
             waiting: VecDeque::new(),
             held: Held::default(),
+            questions: Vec::new(),
             in_flight: None,
         }
     }
@@ -149,12 +154,34 @@ impl<'a> Owner<'a> {
                 self.answer(&asker);
                 self.actor.asked(asker);
             }
+            Some(ToShard::Inspect(question)) => self.inspect(question),
             Some(ToShard::Leave(leave)) => {
                 self.actor.leave = Some(leave);
                 self.waiting.clear();
             }
             None => self.actor.leave = Some(Leave::AtOnce),
         }
+    }
+
+    /// Answers as of a commit: what has moved without a row or an output is as good as committed.
+    fn inspect(&mut self, question: Question) {
+        let is_clean = self.urgency() <= Urgency::Moved;
+        let is_committed = is_clean && self.in_flight.is_none();
+        if is_committed || !question.committed {
+            self.answer_to(question, is_committed).give();
+        } else if is_clean {
+            let answer = self.answer_to(question, true);
+            if let Some(in_flight) = &mut self.in_flight {
+                in_flight.answers.push(answer);
+            }
+        } else {
+            self.questions.retain(|waiting| !waiting.is_closed());
+            self.questions.push(question);
+        }
+    }
+
+    fn answer_to(&self, question: Question, committed: bool) -> Answer {
+        question.answer(&self.machine, &self.actor.ground.job, self.actor.assignment, committed)
     }
 
     fn announce(&mut self) {
@@ -210,15 +237,18 @@ impl<'a> Owner<'a> {
             return;
         };
         self.pacer.begin(now);
+        let questions = std::mem::take(&mut self.questions);
+        let answers = questions.into_iter().map(|question| self.answer_to(question, true)).collect();
         let counts = CommitCounts::of(&commit, self.machine.state());
         let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
         let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit));
-        self.in_flight = Some(InFlight { task, held: std::mem::take(&mut self.held), counts, begun: now });
+        let held = std::mem::take(&mut self.held);
+        self.in_flight = Some(InFlight { task, held, answers, counts, begun: now });
     }
 
     /// Acts on the end of a commit; the reason where serving ends with it.
     fn finish_commit(&mut self, done: Result<Done, JoinError>) -> Option<Ended> {
-        let InFlight { held, counts, begun, .. } = self.in_flight.take()?;
+        let InFlight { held, answers, counts, begun, .. } = self.in_flight.take()?;
         let shard = self.actor.shard.0;
         let Done { producer, block, end } = match done {
             Ok(done) => done,
@@ -241,6 +271,7 @@ impl<'a> Owner<'a> {
                 self.holdings.cache.committed(block, offset);
                 self.holdings.cache.follow(&self.actor.ground.cache, now);
                 drop(held);
+                answers.into_iter().for_each(Answer::give);
                 None
             }
             End::Fenced => {

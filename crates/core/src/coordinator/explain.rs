@@ -3,7 +3,7 @@
 use super::source::{Ground, Pause, ReaderId, Source, SourceState};
 use super::{WatermarkConfig, WatermarkMachine};
 use crate::announcement::{ReaderEpoch, Term};
-use crate::time::{Partition, Watermark};
+use crate::time::{Partition, Tick, Watermark};
 
 /// The global watermark and everything it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct WatermarkStatus {
     pub version: Option<u64>,
     /// W as of the last announcement or tick.
     pub watermark: Watermark,
+    /// Since when W stands there; `None` while it is undefined.
+    pub risen: Option<Tick>,
+    /// How far W has moved of late, in milliseconds of event time a second; `None` while that cannot be told.
+    pub pace: Option<u64>,
     /// Every partition of the source topic, in order.
     pub partitions: Vec<PartitionStatus>,
 }
@@ -29,6 +33,12 @@ pub struct PartitionStatus {
     pub reader: Option<(ReaderId, ReaderEpoch)>,
     /// Offsets between its position and its end, as last reported.
     pub lag: u64,
+    /// When it was reported last; `None` before the first report.
+    pub heard: Option<Tick>,
+    /// Since when it is in its state; `None` before the first report.
+    pub since: Option<Tick>,
+    /// Since when its watermark stands where it is; `None` before the first report.
+    pub risen: Option<Tick>,
     /// Whether it is paused for drift.
     pub paused: bool,
     /// Whether W waits for it.
@@ -45,6 +55,9 @@ impl WatermarkMachine {
             state: source.state,
             reader: source.owner.map(|owner| (owner.reader, owner.epoch)),
             lag: source.lag,
+            heard: source.since.map(|_| source.heard_at),
+            since: source.since,
+            risen: source.risen,
             paused: source.pause == Pause::Paused,
             holds: holds(source, ground),
         };
@@ -52,6 +65,8 @@ impl WatermarkMachine {
             term: self.term,
             version: self.current().map(|last| last.version),
             watermark: self.watermark,
+            risen: self.pace.risen(),
+            pace: self.pace.per_second(),
             partitions: (0..).map(Partition).zip(&self.sources).map(status).collect(),
         }
     }

@@ -117,6 +117,10 @@ pub(super) struct Source {
     /// The largest event time that any reader of it has accepted.
     pub(super) seen: Option<EventTime>,
     pub(super) pause: Pause,
+    /// Since when it is in its state; `None` while it is unknown.
+    pub(super) since: Option<Tick>,
+    /// Since when its watermark stands where it is.
+    pub(super) risen: Option<Tick>,
     /// The last raise asked of the present reader at the present position, and when.
     pub(super) raised: Option<(EventTime, Tick)>,
 }
@@ -130,6 +134,8 @@ impl Source {
             lag: 0,
             seen: None,
             pause: Pause::Lifted,
+            since: None,
+            risen: None,
             raised: None,
         }
     }
@@ -166,11 +172,21 @@ impl Source {
         self.seen = self.seen.max(report.max_event_time).max(seeded);
         let state = SourceState::of(report);
         let changed = new_reader || state != self.state;
+        if report.watermark > known || self.risen.is_none() {
+            self.risen = Some(now);
+        }
         self.owner = Some(sender);
-        self.state = state;
+        self.enter(state, now);
         self.heard_at = now;
         self.lag = report.lag;
         if changed { Heard::Changed { new_reader } } else { Heard::Same }
+    }
+
+    fn enter(&mut self, state: SourceState, now: Tick) {
+        if self.since.is_none() || std::mem::discriminant(&state) != std::mem::discriminant(&self.state) {
+            self.since = Some(now);
+        }
+        self.state = state;
     }
 
     /// Streams keep their order, but two of them may overlap: within an epoch positions only rise, unless the owner
@@ -192,7 +208,8 @@ impl Source {
     /// The reader's stream closed. The epoch is kept until expiry, so that a zombie cannot take over meanwhile.
     pub(super) fn disown(&mut self) {
         if let Some(reading) = self.state.reading() {
-            self.state = SourceState::Unowned(reading);
+            // Nobody has vouched for it since it was last heard of.
+            self.enter(SourceState::Unowned(reading), self.heard_at);
         }
         self.pause = Pause::Lifted;
         self.raised = None;
@@ -208,7 +225,7 @@ impl Source {
         self.owner = None;
         self.pause = Pause::Unknown;
         if let Some(reading) = self.state.reading() {
-            self.state = SourceState::Expired(reading);
+            self.enter(SourceState::Expired(reading), now);
         }
         true
     }
