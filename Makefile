@@ -29,7 +29,7 @@ e2e: setup
 	cargo build --workspace --bins
 	cargo test -p tidegate-tests --test e2e -- --nocapture
 
-chaos: setup ## processes on Apache Kafka under faults, then the batch oracle; make chaos DURATION=60s SEED=1
+chaos: setup ## processes on Apache Kafka under faults of processes, broker and network, then the batch oracle; make chaos DURATION=60s SEED=1
 	cargo build --workspace --bins
 	target/$(PROFILE)/chaos --duration $(DURATION) --seed $(if $(SEED),$(SEED),1)
 

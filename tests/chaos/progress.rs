@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tidegate_proto::v1::{
     JobStatus, OwnedShard, StatusRequest, WorkerStats, coordinator_client::CoordinatorClient,
@@ -10,14 +10,14 @@ use tidegate_proto::v1::{
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Endpoint;
 
-use crate::{PARTITIONS, SHARDS, TOPIC, WINDOW_MS};
+use crate::run::{PARTITIONS, SHARDS, TOPIC, WINDOW_MS};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks coordinator and broker.
 pub struct Progress {
     runtime: Runtime,
-    endpoint: Endpoint,
+    coordinators: Vec<Endpoint>,
     broker: BaseConsumer,
 }
 
@@ -35,13 +35,27 @@ pub struct Standing {
 }
 
 impl Progress {
-    /// For the coordinator and the broker at these addresses.
-    pub fn new(coordinator: &str, bootstrap: &str) -> Result<Self> {
+    /// For the coordinators and the broker at these addresses.
+    pub fn new(coordinators: &[String], bootstrap: &str) -> Result<Self> {
+        let endpoints = coordinators.iter().map(|address| Endpoint::from_shared(format!("http://{address}")));
         Ok(Self {
             runtime: Builder::new_current_thread().enable_all().build()?,
-            endpoint: Endpoint::from_shared(format!("http://{coordinator}"))?.timeout(TIMEOUT),
+            coordinators: endpoints.collect::<Result<_, _>>()?,
             broker: tidegate_tests::clients::client_config(bootstrap).create()?,
         })
+    }
+
+    /// The place in the list of the coordinator that leads, if one says so within `patience`.
+    pub fn leader(&self, patience: Duration) -> Option<usize> {
+        self.coordinators.iter().position(|endpoint| self.ask(endpoint, patience).is_ok())
+    }
+
+    fn ask(&self, endpoint: &Endpoint, patience: Duration) -> Result<JobStatus> {
+        let asked = async {
+            let channel = endpoint.connect().await.context("the coordinator does not answer")?;
+            anyhow::Ok(CoordinatorClient::new(channel).status(StatusRequest {}).await?.into_inner())
+        };
+        self.runtime.block_on(async { tokio::time::timeout(patience, asked).await })?
     }
 
     /// Where the job stands.
@@ -51,10 +65,14 @@ impl Progress {
             let (start, end) = self.broker.fetch_watermarks(TOPIC, i32::try_from(partition)?, TIMEOUT)?;
             ends.push((u64::try_from(start)?, u64::try_from(end)?));
         }
-        let status = self.runtime.block_on(async {
-            let channel = self.endpoint.connect().await.context("the coordinator does not answer")?;
-            anyhow::Ok(CoordinatorClient::new(channel).status(StatusRequest {}).await?.into_inner())
-        })?;
+        let mut answer = Err(anyhow!("no coordinators"));
+        for endpoint in &self.coordinators {
+            answer = self.ask(endpoint, TIMEOUT);
+            if answer.is_ok() {
+                break;
+            }
+        }
+        let status = answer?;
         Ok(Standing::of(&status, &ends))
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::schedule::Action;
 
@@ -23,8 +23,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// How to start a service.
 #[derive(Debug)]
 struct Service {
-    binary: PathBuf,
-    arguments: Vec<String>,
+    /// Program and arguments, and what comes before them.
+    command: Vec<String>,
     log: PathBuf,
     state: PathBuf,
     /// Whether it should run.
@@ -32,6 +32,8 @@ struct Service {
     child: Option<Child>,
     /// When the child was asked to stop.
     asked: Option<Instant>,
+    /// The most memory that it has had, in KiB.
+    memory: u64,
 }
 
 /// All services.
@@ -55,16 +57,24 @@ impl System {
         self.folder.join("state").join(name)
     }
 
-    /// Makes a service known; does not start it.
-    pub fn add(&mut self, name: &'static str, binary: &str, arguments: Vec<String>) -> Result<()> {
+    /// Makes a service known; does not start it. `enter` is the command that goes where it runs.
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        enter: Vec<String>,
+        binary: &str,
+        arguments: &[&str],
+    ) -> Result<()> {
+        let binary = beside_this_program(binary)?.display().to_string();
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let service = Service {
-            binary: beside_this_program(binary)?,
-            arguments: [self.common.clone(), arguments].concat(),
+            command: [enter, vec![binary], self.common.clone(), arguments].concat(),
             log: self.folder.join(format!("{name}.log")),
             state: self.state(name),
             wanted: false,
             child: None,
             asked: None,
+            memory: 0,
         };
         self.services.insert(name, service);
         Ok(())
@@ -91,6 +101,9 @@ impl System {
             }
             Action::Halt => service.signal("STOP")?,
             Action::Resume => service.signal("CONT")?,
+            Action::Cut | Action::Part | Action::Slow | Action::Join => {
+                bail!("{action} is for links, not {name}")
+            }
         }
         Ok(())
     }
@@ -98,6 +111,7 @@ impl System {
     /// Says what has ended by itself or not stopped well, and starts again what should run.
     pub fn supervise(&mut self) -> Result<()> {
         for (name, service) in &mut self.services {
+            service.weigh();
             if let Some(surprise) = service.ended()? {
                 self.surprises += 1;
                 println!("         {name} {surprise}; the end of its log:\n{}", service.tail());
@@ -107,6 +121,12 @@ impl System {
             }
         }
         Ok(())
+    }
+
+    /// The most memory that each service has had, in MiB.
+    pub fn memory(&self) -> String {
+        let each = self.services.iter().map(|(name, service)| format!("{name}={}", service.memory / 1_024));
+        each.collect::<Vec<_>>().join(" ")
     }
 
     /// Lets everything run that is known.
@@ -135,15 +155,25 @@ impl System {
 impl Service {
     fn start(&mut self) -> Result<()> {
         let out = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.binary)
-            .args(&self.arguments)
+        let (program, arguments) = self.command.split_first().context("no command")?;
+        let child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .with_context(|| format!("start {}", self.binary.display()))?;
+            .with_context(|| format!("start {program}"))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Looks how much memory the process has had: the kernel keeps the maximum.
+    fn weigh(&mut self) {
+        let Some(child) = &self.child else { return };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        self.memory = self.memory.max(peak.unwrap_or(0));
     }
 
     fn ask_to_stop(&mut self) -> Result<()> {

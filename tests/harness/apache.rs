@@ -6,7 +6,7 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -26,10 +26,26 @@ const CLUSTER_ID: &str = "dGlkZWdhdGUtdGVzdHMtMA";
 /// Start-up takes 1.5 to 2 seconds; this is for a machine busy with something else.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Where a broker runs: on loopback, unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it listens.
+    pub address: IpAddr,
+    /// The command that goes there and becomes the command behind it, with the same process id; none: it is here.
+    pub enter: Vec<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::LOCALHOST.into(), enter: Vec::new() }
+    }
+}
+
 /// A broker of its own for one test, which may stop it and start it again. Most tests share [`apache_kafka`].
 #[derive(Debug)]
 pub struct ApacheKafka {
     directory: TempDir,
+    place: Place,
     libs: PathBuf,
     bootstrap: String,
     process: Option<Process>,
@@ -68,12 +84,22 @@ impl ApacheKafka {
         Requirement::all_met(&[Requirement::Java, Requirement::Maven], what)
     }
 
+    /// Fetches what [`start`](Self::start) runs, where it is not there yet: the only step that needs a way to the outside.
+    pub fn prepare() -> Result<()> {
+        fetch().map(drop)
+    }
+
     /// Starts an empty broker and returns once it answers.
     pub fn start() -> Result<Self> {
+        Self::start_in(Place::default())
+    }
+
+    /// The same in another place.
+    pub fn start_in(place: Place) -> Result<Self> {
         let libs = fetch()?;
         let directory = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
         let [port, controller] = [free_port()?, free_port()?];
-        let bootstrap = format!("127.0.0.1:{port}");
+        let bootstrap = format!("{}:{port}", place.address);
         let properties = format!(
             "{SETTINGS}\n\
              listeners=PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}\n\
@@ -84,7 +110,7 @@ impl ApacheKafka {
         );
         fs::write(directory.path().join("server.properties"), properties)?;
 
-        let mut broker = Self { directory, libs, bootstrap, process: None };
+        let mut broker = Self { directory, place, libs, bootstrap, process: None };
         broker.format()?;
         broker.run()?;
         Ok(broker)
@@ -155,6 +181,7 @@ impl ApacheKafka {
         let mut keeper = Command::new("sh")
             .arg(Path::new(HARNESS).join("keeper.sh"))
             .arg(self.directory.path())
+            .args(&self.place.enter)
             .arg(java.get_program())
             .args(java.get_args())
             .arg(self.directory.path().join("server.properties"))

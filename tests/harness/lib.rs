@@ -7,6 +7,6 @@ pub mod clients;
 mod dev;
 mod requirement;
 
-pub use apache::{ApacheKafka, apache_kafka, free_port};
+pub use apache::{ApacheKafka, Place, apache_kafka, free_port};
 pub use dev::{DevKafka, dev_kafka};
 pub use requirement::Requirement;
