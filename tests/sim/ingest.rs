@@ -358,6 +358,7 @@ impl Ingest {
                     let row = Row {
                         offset: item.offset,
                         time: record.time,
+                        believed: true,
                         key: &record.key,
                         shard: record.shard,
                         values: &record.values,

@@ -279,7 +279,7 @@ impl Ledger {
 
     /// The watermark that the partition can have at a position.
     fn watermark_at(&self, partition: Partition, next: Offset) -> Watermark {
-        let delay = self.scenario.job.watermark.delay;
+        let delay = self.scenario.job.watermark.strategy.least_delay();
         let records = self.topic.log(partition).largest_below(next).map(|largest| largest.minus(delay));
         let raised = self.raised.get(&partition).into_iter().flatten();
         raised.filter(|(at, _)| *at <= next).map(|(_, to)| Some(*to)).max().flatten().max(records)
@@ -325,7 +325,7 @@ impl Ledger {
             OnQuiet::Finish if self.scenario.exact || self.scenario.backlog => {
                 largest.map(|largest| largest.plus(job.window.size))
             }
-            _ => largest.map(|largest| largest.minus(job.watermark.delay)),
+            _ => largest.map(|largest| largest.minus(job.watermark.strategy.most_delay())),
         }
     }
 

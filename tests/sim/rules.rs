@@ -55,7 +55,7 @@ use crate::{
 use tidegate_core::{
     block::Block,
     credit::Terms,
-    job::OnQuiet,
+    job::{OnQuiet, WatermarkStrategy},
     shard::{RestoreError, ShardState},
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -198,7 +198,7 @@ fn a_payload_that_is_lacking_is_asked_for() {
     let scenario = || {
         let mut scenario = Scenario { exact: false, bare: true, ..Scenario::plain() };
         let mut job = (*scenario.job).clone();
-        job.watermark.delay = Span(0);
+        job.watermark.strategy = WatermarkStrategy::Bounded { delay: Span(0) };
         scenario.job = job.into();
         scenario
     };

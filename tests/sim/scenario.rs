@@ -6,7 +6,10 @@ use tidegate_core::{
     assignment::AssignmentConfig,
     coordinator::WatermarkConfig,
     credit::Terms,
-    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    job::{
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, PerMillion, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
+    },
     pacing::Pace,
     shard::Limits,
     source::Timing,
@@ -126,6 +129,9 @@ impl Scenario {
         // What is added after everything was quiet comes too late for a job that has finished.
         let finishes = exact && job.watermark.on_quiet == OnQuiet::Finish;
         let new_partitions = if backlog || finishes { 0 } else { dice.within(0, 2).saturating_sub(1) as u32 };
+        // `adaptive` needs a sample before it leaves its longest delay.
+        let adaptive = matches!(job.watermark.strategy, WatermarkStrategy::Adaptive { .. });
+        let learns = adaptive && dice.chance(200);
         let tied = new_partitions > 0 || dice.chance(500);
         let report_interval = dice.within(60, 150);
         let watermark = WatermarkConfig {
@@ -143,7 +149,7 @@ impl Scenario {
             transactions: dice.chance(300),
             partitions: dice.within(1, 5) as u32,
             new_partitions,
-            records: *dice.pick(&[8, 30, 60]),
+            records: if learns { 600 } else { *dice.pick(&[8, 30, 60]) },
             keys: dice.within(1, 12),
             appends_until,
             ingests: dice.within(1, 2) as u32,
@@ -190,10 +196,11 @@ impl Scenario {
         let job = JobSpec {
             shards: 4,
             watermark: WatermarkSpec {
-                delay: Span(20),
+                strategy: WatermarkStrategy::Bounded { delay: Span(20) },
                 idle_timeout: Span(400),
                 on_quiet: OnQuiet::Hold,
                 max_future_skew: None,
+                on_future: OnFuture::DeadLetter,
                 reanchor_after: None,
             },
             window: WindowSpec { size: Span(200), step: Span(100), offset: Span(0) },
@@ -276,16 +283,30 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
     JobSpec {
         shards: dice.within(1, 6) as u32,
         watermark: WatermarkSpec {
-            delay: Span(*dice.pick(&[0, 20, 150])),
+            strategy: strategy(dice),
             idle_timeout: Span(dice.signed(refresh as i64 + 80, 600)),
             on_quiet: *dice.pick(&[OnQuiet::Hold, OnQuiet::Finish, OnQuiet::Finish, OnQuiet::Advance]),
             max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
             reanchor_after: dice.chance(300).then_some(3),
         },
         window: WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)) },
         allowed_lateness: Span(*dice.pick(&[0, 0, 30, 400])),
         columns,
         aggregates,
+    }
+}
+
+fn strategy(dice: &mut Dice) -> WatermarkStrategy {
+    let delay = Span(*dice.pick(&[0, 20, 150]));
+    match dice.within(0, 9) {
+        0..=4 => WatermarkStrategy::Bounded { delay },
+        5..=7 => WatermarkStrategy::SlidingMin { span: Span(dice.signed(1, 300)), delay },
+        _ => WatermarkStrategy::Adaptive {
+            late: PerMillion(*dice.pick(&[10_000, 200_000])),
+            min_delay: delay,
+            max_delay: Span(delay.0 + dice.signed(1, 300)),
+        },
     }
 }
 

@@ -178,7 +178,7 @@ fn generate_log(partition: Partition, scenario: &Scenario, dice: &mut Dice) -> L
     if new {
         appended += scenario.refresh + 50;
     }
-    let delay = scenario.job.watermark.delay.0;
+    let delay = scenario.job.watermark.strategy.least_delay().0;
     // Event time is the time of arrival (`tied`), or runs at a pace of the partition's own.
     let (tied, base, pace) = (scenario.tied, dice.signed(-2_000, 2_000), dice.signed(1, 4));
     let mut largest = i64::MIN;

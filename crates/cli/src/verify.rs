@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use tidegate_core::job::AggregateFn;
+use tidegate_core::job::{AggregateFn, OnFuture};
 use tidegate_job::{Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
@@ -131,13 +131,19 @@ type Window = (String, i64);
 /// # Errors
 /// When a topic cannot be read.
 pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> Result<Verdict> {
+    if job.core.watermark.on_future == OnFuture::Clamp {
+        bail!(
+            "watermark.on_future: a clamped record counts as of its arrival, which is nowhere written down: a batch cannot \
+             compute it again; verify a job with `dead_letter` or `accept`"
+        )
+    }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
     let mut windows: BTreeMap<Window, Accumulators> = BTreeMap::new();
     let mut seen = 0;
     // The largest event time so far of each partition.
     let mut latest: HashMap<u32, i64> = HashMap::new();
-    let delay = job.core.watermark.delay.millis();
+    let delay = job.core.watermark.strategy.least_delay().millis();
     topics::read_all(kafka, &job.source.topic, |record| {
         verdict.records += 1;
         let place = (record.partition().0, record.offset().0);

@@ -6,7 +6,10 @@ use std::hint::black_box;
 
 use tidegate_core::{
     aggregate::Layout,
-    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    job::{
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
+        WindowSpec,
+    },
     slices::Slices,
     time::{EventTime, Span},
 };
@@ -43,10 +46,11 @@ fn job() -> JobSpec {
     JobSpec {
         shards: 1,
         watermark: WatermarkSpec {
-            delay: Span(2_000),
+            strategy: WatermarkStrategy::Bounded { delay: Span(2_000) },
             idle_timeout: Span(5_000),
             on_quiet: OnQuiet::Hold,
             max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
         window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span(0) },

@@ -45,7 +45,7 @@ const EXPIRY_INTERVALS: u64 = 3;
 pub struct WatermarkConfig {
     /// What W does when every partition is idle.
     pub on_quiet: OnQuiet,
-    /// The trackers' bound on disorder.
+    /// The most that a tracker is behind the largest event time.
     pub delay: Span,
     /// The window size: no record is in a window that ends later than its event time plus this.
     pub window: Span,
@@ -63,7 +63,7 @@ impl WatermarkConfig {
     pub const fn of(job: &JobSpec) -> Self {
         Self {
             on_quiet: job.watermark.on_quiet,
-            delay: job.watermark.delay,
+            delay: job.watermark.strategy.most_delay(),
             window: job.window.size,
             max_drift: None,
             report_interval_ms: 300,

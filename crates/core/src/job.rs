@@ -2,19 +2,81 @@
 
 use crate::time::Span;
 
+/// How far behind the largest event time the watermark of a partition is (spec T4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatermarkStrategy {
+    /// By a fixed delay; zero for ascending sources.
+    Bounded {
+        /// The bound on disorder.
+        delay: Span,
+    },
+    /// By `delay` behind the smallest event time seen within `span` of the largest.
+    SlidingMin {
+        /// How far behind the largest event time a record still counts.
+        span: Span,
+        /// What is taken off the smallest.
+        delay: Span,
+    },
+    /// By as much as keeps the share of late records at `late`, within bounds.
+    Adaptive {
+        /// The share of records that may be late.
+        late: PerMillion,
+        /// The delay is at least this.
+        min_delay: Span,
+        /// The delay is at most this.
+        max_delay: Span,
+    },
+}
+
+impl WatermarkStrategy {
+    /// The watermark is never less than this behind the largest event time: disorder within it makes no record late.
+    #[must_use]
+    pub const fn least_delay(&self) -> Span {
+        match *self {
+            Self::Bounded { delay } | Self::SlidingMin { delay, .. } => delay,
+            Self::Adaptive { min_delay, .. } => min_delay,
+        }
+    }
+
+    /// The watermark is never more than this behind the largest event time believed in.
+    #[must_use]
+    pub const fn most_delay(&self) -> Span {
+        match *self {
+            Self::Bounded { delay } => delay,
+            Self::SlidingMin { span, delay } => Span(span.0.saturating_add(delay.0)),
+            Self::Adaptive { max_delay, .. } => max_delay,
+        }
+    }
+}
+
+/// A share in millionths: 1,000 is 0.1 %.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PerMillion(pub u32);
+
 /// How a partition's watermark follows its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatermarkSpec {
-    /// Bound on disorder: the watermark is the largest event time seen minus this. Zero for ascending sources.
-    pub delay: Span,
+    /// How far it is behind the largest event time.
+    pub strategy: WatermarkStrategy,
     /// A partition at its end without records for this long stops holding the watermark back.
     pub idle_timeout: Span,
     /// What the watermark does when every partition is idle.
     pub on_quiet: OnQuiet,
-    /// Records further ahead of the clock than this are dead letters and do not move the watermark; `None`: no bound.
+    /// Records further ahead of the clock than this do not move the watermark; `None`: no bound.
     pub max_future_skew: Option<Span>,
-    /// Consecutive records older than candidate − delay after which the candidate is re-anchored to them; `None`: never.
+    /// What becomes of such records.
+    pub on_future: OnFuture,
+    /// Consecutive records older than the strategy tolerates, after which the candidate is re-anchored to them; `None`: never.
     pub reanchor_after: Option<u32>,
+}
+
+/// What becomes of a record that is further ahead of the clock than the job allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFuture {
+    /// It is a dead letter.
+    DeadLetter,
+    /// It counts as of its arrival: its event time is the clock's.
+    Clamp,
 }
 
 /// What the watermark does when every partition is idle.

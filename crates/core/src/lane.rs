@@ -73,7 +73,7 @@ impl Lane {
         Self {
             partition,
             position: start,
-            tracker: Tracker::new(&job.watermark, seed),
+            tracker: Tracker::new(job.watermark.strategy, job.watermark.reanchor_after, seed),
             sessions: Vec::new(),
             outs: vec![out; job.shards as usize],
             bytes: 0,
@@ -110,7 +110,7 @@ impl Lane {
     pub(crate) fn rewind(&mut self, job: &JobSpec, start: Offset, seed: Watermark) {
         debug_assert!(self.bytes == 0, "frames are cut before a lane is rewound");
         self.position = start;
-        self.tracker = Tracker::new(&job.watermark, seed);
+        self.tracker = Tracker::new(job.watermark.strategy, job.watermark.reanchor_after, seed);
     }
 
     /// Feeds `shards` of `worker` from `from` on, by a session of this lane.
@@ -190,7 +190,11 @@ impl Lane {
         payload: impl FnOnce() -> Payload,
     ) {
         let before = self.tracker.watermark();
-        self.tracker.observe(record.time);
+        if record.believed {
+            self.tracker.observe(record.time);
+        } else {
+            self.tracker.saw(record.time);
+        }
         self.position = record.offset.next();
         let Some(out) = self.outs.get_mut(record.shard.0 as usize) else { return };
         let Some(base) = out.base.filter(|base| *base <= record.offset) else { return };
@@ -279,6 +283,8 @@ pub struct Row<'a> {
     pub offset: Offset,
     /// Its event time.
     pub time: EventTime,
+    /// Whether the watermark follows it: not where the event time is a clamped one.
+    pub believed: bool,
     /// Its group key.
     pub key: &'a [u8],
     /// The shard of its key.

@@ -127,7 +127,7 @@ impl ShardMachine {
             shard,
             job,
             lateness: spec.allowed_lateness,
-            delay: spec.watermark.delay,
+            delay: spec.watermark.strategy.most_delay(),
             limits,
             state,
             announced: None,

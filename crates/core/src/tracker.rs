@@ -1,28 +1,47 @@
-//! The watermark of one partition, as its records arrive.
+//! The watermark of one partition, as its records arrive (spec T3 to T5).
 //!
-//! `bounded_out_of_orderness`: the largest event time seen minus the delay δ; `ascending` is the same with δ = 0.
-//! The *candidate* is the largest event time the tracker believes in; after N consecutive records older than
-//! candidate − δ it is re-anchored to the largest of those (spec T5). The *published* watermark never falls (I1).
+//! ```text
+//! record ─► candidate: the largest event time believed in ─► strategy: how far behind it ─► published: never falls
+//!               ▲ re-anchored when N records in a row are older than the strategy tolerates
+//! ```
+//!
+//! | strategy | behind the candidate by |
+//! |---|---|
+//! | bounded, ascending | a fixed delay, zero |
+//! | [`sliding_min`](sliding_min) | the distance of the smallest event time within a span, and a delay |
+//! | [`adaptive`](adaptive) | what keeps the share of late records at a target |
+//!
+//! A tracker knows nothing of what came before it. Until it has seen enough (a full span; a settled sample) it is behind the
+//! candidate by the most that its strategy allows, which no tracker with more knowledge would be; and never below its seed.
 //!
 //! ```
-//! use tidegate_core::{job::{OnQuiet, WatermarkSpec}, time::{EventTime, Span}, tracker::Tracker};
-//! let spec = WatermarkSpec { delay: Span(2_000), idle_timeout: Span(5_000), on_quiet: OnQuiet::Hold,
-//!                            max_future_skew: None, reanchor_after: Some(3) };
-//! let mut tracker = Tracker::new(&spec, None);
+//! use tidegate_core::{job::WatermarkStrategy, time::{EventTime, Span}, tracker::Tracker};
+//! let mut tracker = Tracker::new(WatermarkStrategy::Bounded { delay: Span(2_000) }, Some(3), None);
 //! tracker.observe(EventTime(10_000));
 //! assert_eq!(tracker.watermark(), Some(EventTime(8_000)));
 //! ```
-//! Cost per record: `cargo run --release -p tidegate-core --example tracker_rate`.
+//! Nothing is allocated per record. Cost: `cargo run --release -p tidegate-core --example tracker_rate`.
+
+mod adaptive;
+mod sliding_min;
+
+#[cfg(test)]
+mod tests;
 
 use crate::{
-    job::WatermarkSpec,
+    job::{PerMillion, WatermarkStrategy},
     time::{EventTime, Span, Watermark},
 };
+
+use adaptive::Adaptive;
+use sliding_min::SlidingMin;
 
 /// Follows the event times of one partition. One owner, no lock.
 #[derive(Clone, Debug)]
 pub struct Tracker {
-    delay: Span,
+    rule: Rule,
+    /// Records older than the candidate by more than this speak against it.
+    tolerated: Span,
     reanchor_after: u32,
     candidate: Option<EventTime>,
     published: Watermark,
@@ -31,13 +50,42 @@ pub struct Tracker {
     older_max: EventTime,
 }
 
+#[derive(Clone, Debug)]
+enum Rule {
+    Bounded(Span),
+    SlidingMin(Box<SlidingMin>),
+    Adaptive(Box<Adaptive>),
+}
+
+/// Why the watermark is where it is: for status, metrics and `tidegate why`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay {
+    /// How far the strategy is behind the candidate now.
+    pub in_force: Span,
+    /// It has not seen enough yet, and is behind by the most it may be.
+    pub learning: bool,
+    /// The share of recent records that were later than that; only `adaptive` measures it.
+    pub late: Option<PerMillion>,
+}
+
 impl Tracker {
-    /// A tracker whose watermark starts at `seed`: the one held by the shard at whose position reading starts.
+    /// A tracker whose watermark starts at `seed`: the one held by the shard at whose position reading starts. After
+    /// `reanchor_after` records in a row that the strategy does not tolerate it believes those; `None`: never.
     #[must_use]
-    pub fn new(spec: &WatermarkSpec, seed: Watermark) -> Self {
+    pub fn new(strategy: WatermarkStrategy, reanchor_after: Option<u32>, seed: Watermark) -> Self {
+        let rule = match strategy {
+            WatermarkStrategy::Bounded { delay } => Rule::Bounded(delay),
+            WatermarkStrategy::SlidingMin { span, delay } => {
+                Rule::SlidingMin(Box::new(SlidingMin::new(span, delay)))
+            }
+            WatermarkStrategy::Adaptive { late, min_delay, max_delay } => {
+                Rule::Adaptive(Box::new(Adaptive::new(late, min_delay, max_delay)))
+            }
+        };
         Self {
-            delay: spec.delay,
-            reanchor_after: spec.reanchor_after.unwrap_or(u32::MAX),
+            rule,
+            tolerated: strategy.most_delay(),
+            reanchor_after: reanchor_after.unwrap_or(u32::MAX),
             candidate: None,
             published: seed,
             max_seen: None,
@@ -49,38 +97,76 @@ impl Tracker {
     /// Takes the event time of the next record into account.
     #[inline]
     pub fn observe(&mut self, time: EventTime) {
-        if self.max_seen < Some(time) {
-            self.max_seen = Some(time);
-        }
+        self.saw(time);
         match self.candidate {
             Some(candidate) if time <= candidate => self.observe_older(time, candidate),
             _ => {
                 self.older_run = 0;
-                self.believe(time);
+                self.rise(time);
             }
+        }
+    }
+
+    /// A record with this event time is accepted, and does not move the watermark.
+    #[inline]
+    pub fn saw(&mut self, time: EventTime) {
+        if self.max_seen < Some(time) {
+            self.max_seen = Some(time);
         }
     }
 
     #[inline]
     fn observe_older(&mut self, time: EventTime, candidate: EventTime) {
-        if time >= candidate.minus(self.delay) {
+        match &mut self.rule {
+            Rule::Bounded(_) => {}
+            Rule::SlidingMin(window) => window.insert(time),
+            Rule::Adaptive(adaptive) => {
+                adaptive.observe(candidate.since(time));
+                // Its delay may have shrunk.
+                let reached = candidate.minus(adaptive.delay());
+                self.publish(reached);
+            }
+        }
+        if time >= candidate.minus(self.tolerated) {
             self.older_run = 0;
             return;
         }
         self.older_max = if self.older_run == 0 { time } else { self.older_max.max(time) };
         self.older_run = self.older_run.saturating_add(1);
         if self.older_run >= self.reanchor_after {
-            self.older_run = 0;
-            self.believe(self.older_max);
+            self.reanchor();
         }
     }
 
+    fn reanchor(&mut self) {
+        match &mut self.rule {
+            Rule::Bounded(_) => {}
+            Rule::SlidingMin(window) => window.restart(),
+            Rule::Adaptive(adaptive) => adaptive.take_back(self.older_run),
+        }
+        self.older_run = 0;
+        self.rise(self.older_max);
+    }
+
+    /// Believes in a new candidate: larger than the one before, or re-anchored.
     #[inline]
-    fn believe(&mut self, candidate: EventTime) {
+    fn rise(&mut self, candidate: EventTime) {
         self.candidate = Some(candidate);
-        let reached = Some(candidate.minus(self.delay));
-        if self.published < reached {
-            self.published = reached;
+        let reached = match &mut self.rule {
+            Rule::Bounded(delay) => candidate.minus(*delay),
+            Rule::SlidingMin(window) => window.rise(candidate, self.published),
+            Rule::Adaptive(adaptive) => {
+                adaptive.observe(Span::ZERO);
+                candidate.minus(adaptive.delay())
+            }
+        };
+        self.publish(reached);
+    }
+
+    #[inline]
+    fn publish(&mut self, reached: EventTime) {
+        if self.published < Some(reached) {
+            self.published = Some(reached);
         }
     }
 
@@ -107,78 +193,18 @@ impl Tracker {
     pub const fn max_seen(&self) -> Option<EventTime> {
         self.max_seen
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::OnQuiet;
-    use proptest::prelude::*;
-
-    fn spec(delay: i64, reanchor_after: Option<u32>) -> WatermarkSpec {
-        WatermarkSpec {
-            delay: Span(delay),
-            idle_timeout: Span(1_000),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            reanchor_after,
-        }
-    }
-
-    #[test]
-    fn starts_undefined_and_follows_the_maximum() {
-        let mut tracker = Tracker::new(&spec(10, None), None);
-        assert_eq!(tracker.watermark(), None);
-        for (time, expected) in [(100, 90), (95, 90), (120, 110), (0, 110)] {
-            tracker.observe(EventTime(time));
-            assert_eq!(tracker.watermark(), Some(EventTime(expected)));
-        }
-    }
-
-    #[test]
-    fn three_older_records_reanchor_the_candidate_but_not_the_watermark() {
-        let mut tracker = Tracker::new(&spec(10, Some(3)), None);
-        for time in [100, 9_000, 101, 102] {
-            tracker.observe(EventTime(time));
-        }
-        assert_eq!(tracker.candidate(), Some(EventTime(9_000)));
-        tracker.observe(EventTime(99));
-        assert_eq!(tracker.candidate(), Some(EventTime(102)), "the largest of the three that agree");
-        assert_eq!(tracker.watermark(), Some(EventTime(8_990)), "I1: the published one never falls");
-    }
-
-    #[test]
-    fn a_record_within_the_delay_ends_the_run_of_older_ones() {
-        let mut tracker = Tracker::new(&spec(10, Some(2)), None);
-        for time in [1_000, 5, 995, 5, 995] {
-            tracker.observe(EventTime(time));
-        }
-        assert_eq!(tracker.candidate(), Some(EventTime(1_000)));
-    }
-
-    #[test]
-    fn a_seed_holds_until_the_records_pass_it() {
-        let mut tracker = Tracker::new(&spec(10, None), Some(EventTime(500)));
-        tracker.observe(EventTime(300));
-        assert_eq!(tracker.watermark(), Some(EventTime(500)));
-        tracker.observe(EventTime(600));
-        assert_eq!(tracker.watermark(), Some(EventTime(590)));
-    }
-
-    proptest! {
-        #[test]
-        fn never_falls_and_never_passes_the_maximum_minus_delay(
-            times in prop::collection::vec(any::<i64>(), 1..200), delay in 0i64..1_000_000, reanchor in prop::option::of(1u32..5)
-        ) {
-            let mut tracker = Tracker::new(&spec(delay, reanchor), None);
-            let mut before = None;
-            let mut largest = i64::MIN;
-            for time in times {
-                tracker.observe(EventTime(time));
-                largest = largest.max(time);
-                prop_assert!(tracker.watermark() >= before);
-                prop_assert_eq!(tracker.watermark(), Some(EventTime(largest.saturating_sub(delay))));
-                before = tracker.watermark();
+    /// How far behind the candidate the strategy is, and why.
+    #[must_use]
+    pub fn delay(&self) -> Delay {
+        match &self.rule {
+            Rule::Bounded(delay) => Delay { in_force: *delay, learning: false, late: None },
+            Rule::SlidingMin(window) => {
+                Delay { in_force: window.behind(), learning: window.is_learning(), late: None }
+            }
+            Rule::Adaptive(adaptive) => {
+                let learning = adaptive.is_learning();
+                Delay { in_force: adaptive.delay(), learning, late: Some(adaptive.late()) }
             }
         }
     }

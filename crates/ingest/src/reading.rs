@@ -18,10 +18,11 @@ use tidegate_core::{
     credit::{Feeding, Held, Step},
     dead_letter::{Payload, Reason},
     frame::SessionId,
+    future::{Future, Judgement},
     lane::{RejectedRecord, Row, WorkerRef},
     record::Timestamp,
     source::{Effect, LaneKind, SourcePartition, Timing},
-    time::{EventTime, Offset, Partition, Shard, Span, Tick},
+    time::{EventTime, Offset, Partition, Shard, Tick},
 };
 use tidegate_extract::{Extractor, Reject};
 use tidegate_job::Job;
@@ -386,8 +387,8 @@ impl Reading {
 
     fn on_batch(&mut self, kind: LaneKind, batch: &RecordBatch) {
         let now = self.now();
-        let future =
-            self.job.core.watermark.max_future_skew.map(|skew| EventTime(self.clock.now_millis()).plus(skew));
+        let clock = EventTime(self.clock.now_millis());
+        let future = Future::of(&self.job.core.watermark, clock);
         let mut effects = Vec::new();
         for run in batch.runs() {
             let partition = run.partition();
@@ -569,37 +570,41 @@ fn take_record(
     record: &Record<'_>,
     extractor: &mut Extractor,
     shards: u32,
-    latest: Option<EventTime>,
+    future: Future,
     now: Tick,
     effects: &mut Vec<Effect>,
 ) -> bool {
     let offset = record.offset();
     let rejected = match extractor.extract(record) {
-        Ok(extracted) if latest.is_none_or(|latest| extracted.time <= latest) => {
+        Ok(extracted) => {
+            let (time, believed) = match future.judge(extracted.time) {
+                Judgement::Believed => (extracted.time, true),
+                Judgement::Clamped(time) => (time, false),
+                Judgement::Rejected { beyond } => {
+                    let rejected = RejectedRecord {
+                        reason: Reason::Future,
+                        detail: format!("{} ms beyond max_future_skew", beyond.millis()),
+                        event_time: Some(extracted.time),
+                        payload: payload_of(record),
+                    };
+                    return source.reject(kind, offset, rejected, now, effects);
+                }
+            };
             let row = Row {
                 offset,
-                time: extracted.time,
+                time,
+                believed,
                 key: extracted.key,
                 shard: Shard::of(extracted.key, shards),
                 values: extracted.columns,
             };
             return source.row(kind, &row, now, || payload_of(record), effects);
         }
-        Ok(extracted) => RejectedRecord {
-            reason: Reason::Future,
-            detail: latest.map(|latest| ahead(extracted.time.since(latest))).unwrap_or_default(),
-            event_time: Some(extracted.time),
-            payload: payload_of(record),
-        },
         Err(Reject { reason, detail, event_time }) => {
             RejectedRecord { reason, detail, event_time, payload: payload_of(record) }
         }
     };
     source.reject(kind, offset, rejected, now, effects)
-}
-
-fn ahead(span: Span) -> String {
-    format!("{} ms beyond max_future_skew", span.millis())
 }
 
 fn payload_of(record: &Record<'_>) -> Payload {

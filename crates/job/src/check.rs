@@ -4,6 +4,7 @@
 
 mod computed;
 mod source;
+mod watermark;
 
 use crate::file::{DurationText, JobFile, Pointer, ReplayMode, SizeText, StateSection};
 use crate::job::{DeadLetter, Job, Sink, State, changelog_topic, control_topic};

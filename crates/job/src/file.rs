@@ -13,27 +13,9 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 20] = [
-    "adaptive",
-    "auto",
-    "avro",
-    "collect",
-    "distinct",
-    "early",
-    "every",
-    "first",
-    "last",
-    "protobuf",
-    "quantile",
-    "raw",
-    "reorder",
-    "session",
-    "sliding",
-    "sliding_min",
-    "stddev",
-    "top_k",
-    "variance",
-    "wasm",
+pub(crate) const NOT_SUPPORTED_YET: [&str; 18] = [
+    "auto", "avro", "collect", "distinct", "early", "every", "first", "last", "protobuf", "quantile", "raw",
+    "reorder", "session", "sliding", "stddev", "top_k", "variance", "wasm",
 ];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
@@ -161,15 +143,26 @@ pub(crate) enum UnitWord {
 pub(crate) struct WatermarkSection {
     /// Default `bounded_out_of_orderness`.
     pub(crate) strategy: Option<Strategy>,
-    /// Bound on the disorder; required by `bounded_out_of_orderness`, not allowed with `ascending`.
+    /// Bound on the disorder; required by `bounded_out_of_orderness`. With `sliding_min`: taken off the smallest event time,
+    /// default `0ms`.
     pub(crate) delay: Option<DurationText>,
+    /// How far behind the largest event time a record counts; required by `sliding_min`, only there.
+    pub(crate) span: Option<DurationText>,
+    /// The share of records that may be late, only with `adaptive`. Default `0.1%`.
+    pub(crate) late_share: Option<ShareText>,
+    /// The delay is at least this, only with `adaptive`. Default `0ms`.
+    pub(crate) min_delay: Option<DurationText>,
+    /// The delay is at most this; required by `adaptive`, only there.
+    pub(crate) max_delay: Option<DurationText>,
     /// A partition without records and without lag for this long stops holding the watermark back. Default `30s`.
     pub(crate) idle_timeout: Option<DurationText>,
     /// What the watermark does when every partition is idle. Default `hold`.
     pub(crate) on_quiet: Option<OnQuietWord>,
-    /// Records further ahead of the clock than this are dead letters and do not move the watermark. Default: no bound.
+    /// Records further ahead of the clock than this do not move the watermark. Default `10m`.
     pub(crate) max_future_skew: Option<DurationText>,
-    /// So many consecutive records older than the candidate − `delay` re-anchor the candidate. Default 3.
+    /// What becomes of records further ahead than `max_future_skew`. Default `dead_letter`.
+    pub(crate) on_future: Option<OnFutureWord>,
+    /// So many consecutive records older than the strategy tolerates re-anchor its largest event time. Default 3.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) reanchor_after: Option<u32>,
     /// A partition further ahead of the watermark than this is paused. Default: no bound.
@@ -177,19 +170,29 @@ pub(crate) struct WatermarkSection {
 }
 
 /// How the watermark of a partition follows its records.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Strategy {
     /// The largest event time seen − `delay`.
     BoundedOutOfOrderness,
     /// The largest event time seen.
     Ascending,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The smallest event time seen within `span` of the largest − `delay`.
     SlidingMin,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The largest event time seen − a delay that keeps the share of late records at `late_share`.
     Adaptive,
+}
+
+/// What becomes of a record that is further ahead of the clock than `max_future_skew`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnFutureWord {
+    /// It is a dead letter, reason `future`.
+    DeadLetter,
+    /// It counts as of its arrival, and does not move the watermark.
+    Clamp,
+    /// It counts like any other: no bound, the clock has no say.
+    Accept,
 }
 
 /// What the watermark does when every partition is idle.
@@ -360,6 +363,12 @@ pub(crate) struct StateSection {
 #[serde(transparent)]
 #[schemars(inline, extend("pattern" = "^[0-9]+(ms|s|m|h|d)$"))]
 pub(crate) struct DurationText(pub(crate) String);
+
+/// A share: a number with at most four decimal places and `%`, as in `0.1%`, `5%`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("pattern" = "^[0-9]+([.][0-9]{1,4})?%$"))]
+pub(crate) struct ShareText(pub(crate) String);
 
 /// A size: a whole number and a unit, as in `64MiB`, `2GiB`.
 #[derive(Debug, Deserialize, JsonSchema)]

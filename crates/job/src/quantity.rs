@@ -1,6 +1,7 @@
-//! Durations and sizes as text with a unit: `250ms`, `5s`, `24h`, `512MiB`.
+//! Durations, sizes and shares as text with a unit: `250ms`, `5s`, `24h`, `512MiB`, `0.1%`.
 
 use crate::report::Flaw;
+use tidegate_core::job::PerMillion;
 use tidegate_core::time::Span;
 
 const DURATION: Scale = Scale {
@@ -36,6 +37,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<Span, Flaw> {
 /// A whole number of B, KiB, MiB, GiB or TiB, in bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, Flaw> {
     SIZE.parse(text).map(i64::unsigned_abs)
+}
+
+/// A share above zero and at most a half, with at most four decimal places of a percent.
+pub(crate) fn parse_share(text: &str) -> Result<PerMillion, Flaw> {
+    let flaw =
+        |what: &str| Flaw::new(format!("`{}` {what}", text.escape_debug()), "write it as in `0.1%`, `5%`");
+    let Some(number) = text.strip_suffix('%') else { return Err(flaw("has no `%`")) };
+    let (whole, places) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(places) || places.len() > 4 {
+        return Err(flaw("is not a share with at most four decimal places"));
+    }
+    let share = format!("{whole}{places:0<4}").parse().ok().filter(|share| (1..=500_000).contains(share));
+    share.map(PerMillion).ok_or_else(|| flaw("is not above 0% and at most 50%"))
 }
 
 /// A span as a job file writes it, with the largest unit that keeps it whole: `90s`, `2h`.

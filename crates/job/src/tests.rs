@@ -8,7 +8,8 @@ use crate::{DeadLetter, Job, JobFile, KeySource, Sink, Source, StartFrom, State,
 use crate::{duration_text, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
-    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec,
+    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, PerMillion, WatermarkSpec,
+    WatermarkStrategy, WindowSpec,
 };
 use tidegate_core::time::{Shard, Span};
 
@@ -68,10 +69,11 @@ fn the_clicks_job_has_every_value_of_its_file() {
         core: JobSpec {
             shards: 16,
             watermark: WatermarkSpec {
-                delay: Span(2_000),
+                strategy: WatermarkStrategy::Bounded { delay: Span(2_000) },
                 idle_timeout: Span(5_000),
                 on_quiet: OnQuiet::Hold,
                 max_future_skew: Some(Span(60_000)),
+                on_future: OnFuture::DeadLetter,
                 reanchor_after: Some(3),
             },
             window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span::ZERO },
@@ -101,7 +103,7 @@ fn the_flights_jobs_have_the_windows_of_their_files() {
         WindowSpec { size: Span(6 * hour), step: Span(hour), offset: Span::ZERO }
     );
     assert_eq!(tumbling.core.watermark.on_quiet, OnQuiet::Finish);
-    assert_eq!(tumbling.core.watermark.delay, Span(24 * hour));
+    assert_eq!(tumbling.core.watermark.strategy, WatermarkStrategy::Bounded { delay: Span(24 * hour) });
     assert_eq!(tumbling.source.key, KeySource::Field("/carrier".to_owned()));
     assert_eq!(hopping.source.key, KeySource::Field("/origin".to_owned()));
 }
@@ -117,10 +119,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(
         job.core.watermark,
         WatermarkSpec {
-            delay: Span(2_000),
+            strategy: WatermarkStrategy::Bounded { delay: Span(2_000) },
             idle_timeout: Span(30_000),
             on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
+            max_future_skew: Some(Span(600_000)),
+            on_future: OnFuture::DeadLetter,
             reanchor_after: Some(3),
         }
     );
@@ -134,7 +137,53 @@ fn what_is_left_out_has_the_documented_default() {
 #[test]
 fn ascending_is_a_delay_of_zero() {
     let job = job(&least_with("  delay: 2s", "  strategy: ascending"));
-    assert_eq!(job.core.watermark.delay, Span::ZERO);
+    assert_eq!(job.core.watermark.strategy, WatermarkStrategy::Bounded { delay: Span::ZERO });
+}
+
+#[test]
+fn each_strategy_has_keys_of_its_own() {
+    let strategy = |keys: &str| job(&least_with("  delay: 2s", keys)).core.watermark.strategy;
+    assert_eq!(
+        strategy("  strategy: sliding_min\n  span: 5s"),
+        WatermarkStrategy::SlidingMin { span: Span(5_000), delay: Span::ZERO }
+    );
+    assert_eq!(
+        strategy("  strategy: sliding_min\n  span: 5s\n  delay: 1s"),
+        WatermarkStrategy::SlidingMin { span: Span(5_000), delay: Span(1_000) }
+    );
+    let late = PerMillion(1_000);
+    assert_eq!(
+        strategy("  strategy: adaptive\n  max_delay: 1m"),
+        WatermarkStrategy::Adaptive { late, min_delay: Span::ZERO, max_delay: Span(60_000) }
+    );
+    assert_eq!(
+        strategy("  strategy: adaptive\n  late_share: 0.25%\n  min_delay: 1s\n  max_delay: 1s"),
+        WatermarkStrategy::Adaptive {
+            late: PerMillion(2_500),
+            min_delay: Span(1_000),
+            max_delay: Span(1_000)
+        }
+    );
+}
+
+#[test]
+fn shares_have_a_percent_sign_and_four_decimal_places() {
+    for (text, millionths) in
+        [("0.0001%", 1), ("0.1%", 1_000), ("5%", 50_000), ("50.0000%", 500_000), ("00.5%", 5_000)]
+    {
+        assert_eq!(quantity::parse_share(text), Ok(PerMillion(millionths)), "{text}");
+    }
+}
+
+#[test]
+fn the_future_is_bounded_unless_it_is_accepted() {
+    let future = |keys: &str| {
+        let watermark = job(&least_with("  delay: 2s", &format!("  delay: 2s\n{keys}"))).core.watermark;
+        (watermark.max_future_skew, watermark.on_future)
+    };
+    assert_eq!(future("  on_future: accept"), (None, OnFuture::DeadLetter));
+    assert_eq!(future("  on_future: clamp"), (Some(Span(600_000)), OnFuture::Clamp));
+    assert_eq!(future("  max_future_skew: 1m"), (Some(Span(60_000)), OnFuture::DeadLetter));
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(super) fn read_results(
     sent: &Sent,
     done: &AtomicBool,
 ) -> Result<Vec<Seen>> {
-    let delay = job.core.watermark.delay.millis();
+    let delay = job.core.watermark.strategy.most_delay().millis();
     let mut results = Vec::new();
     let mut needed_by_end = BTreeMap::new();
     tail(

@@ -1,6 +1,8 @@
 use super::*;
 use crate::{
-    job::{AggregateSpec, ColumnSpec, JobSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    job::{
+        AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec,
+    },
     time::Span,
 };
 use proptest::prelude::*;
@@ -10,10 +12,11 @@ fn job() -> JobSpec {
     JobSpec {
         shards: 1,
         watermark: WatermarkSpec {
-            delay: Span(0),
+            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
             idle_timeout: Span(1),
             on_quiet: OnQuiet::Hold,
             max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
         window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },

@@ -7,7 +7,10 @@ use crate::{
     announcement::Term,
     block::{Assembler, Block},
     frame::Column,
-    job::{AggregateFn, AggregateSpec, ColumnSpec, OnQuiet, WatermarkSpec, WindowSpec},
+    job::{
+        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
+        WindowSpec,
+    },
 };
 use proptest::prelude::*;
 
@@ -15,10 +18,11 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
     JobSpec {
         shards: 1,
         watermark: WatermarkSpec {
-            delay: Span(0),
+            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
             idle_timeout: Span(1_000),
             on_quiet: OnQuiet::Hold,
             max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
         window: WindowSpec { size: Span(size), step: Span(step), offset: Span(0) },

@@ -1,7 +1,7 @@
 //! What the reader of a partition does, call by call.
 
 use super::*;
-use crate::job::{OnQuiet, WatermarkSpec, WindowSpec};
+use crate::job::{OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec};
 use crate::time::Span;
 
 const A: WorkerRef = WorkerRef(1);
@@ -12,10 +12,11 @@ fn job(shards: u32) -> Arc<JobSpec> {
     Arc::new(JobSpec {
         shards,
         watermark: WatermarkSpec {
-            delay: Span(10),
+            strategy: WatermarkStrategy::Bounded { delay: Span(10) },
             idle_timeout: Span(1_000),
             on_quiet: OnQuiet::Hold,
             max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
         window: WindowSpec { size: Span(60), step: Span(60), offset: Span(0) },
@@ -41,7 +42,14 @@ fn want(shard: u32, next: u64, in_band: Option<i64>) -> Want {
 }
 
 fn row(shard: u32, offset: u64, time: i64) -> Row<'static> {
-    Row { offset: Offset(offset), time: EventTime(time), key: b"k", shard: Shard(shard), values: &[] }
+    Row {
+        offset: Offset(offset),
+        time: EventTime(time),
+        believed: true,
+        key: b"k",
+        shard: Shard(shard),
+        values: &[],
+    }
 }
 
 /// Gives the record to a lane; whether it was wanted, and what followed.

@@ -1,18 +1,11 @@
-//! Where the records come from, and how their watermark follows.
+//! Where the records come from.
 
 use super::Checker;
-use crate::file::{
-    Format, KeyChoice, OnQuietWord, SourceSection, StartFromWord, Strategy, TimeEntry, TimePlace, UnitWord,
-    WatermarkSection,
-};
+use crate::file::{Format, KeyChoice, SourceSection, StartFromWord, TimeEntry, TimePlace, UnitWord};
 use crate::job::{KeySource, Source, StartFrom, TimeSource, TimeUnit};
 use crate::names;
-use tidegate_core::job::{OnQuiet, WatermarkSpec};
-use tidegate_core::time::Span;
 
 const EVENT_TIME_HEADER: &str = "event-time";
-const IDLE_TIMEOUT: Span = Span(30_000);
-const REANCHOR_AFTER: u32 = 3;
 
 impl Checker<'_> {
     pub(super) fn source(&mut self, section: &SourceSection) -> Option<Source> {
@@ -101,53 +94,5 @@ impl Checker<'_> {
                 None
             }
         }
-    }
-
-    pub(super) fn watermark(&mut self, section: &WatermarkSection) -> Option<WatermarkSpec> {
-        let delay = match (section.strategy, &section.delay) {
-            (None | Some(Strategy::BoundedOutOfOrderness), Some(delay)) => {
-                self.duration("watermark.delay", Some(delay), Span::ZERO)
-            }
-            (None | Some(Strategy::BoundedOutOfOrderness), None) => {
-                let fix = "add `delay: …`, the bound on the disorder, as in `delay: 5s`";
-                self.refuse("watermark", "`bounded_out_of_orderness` needs a `delay`", fix);
-                None
-            }
-            (Some(Strategy::Ascending), None) => Some(Span::ZERO),
-            (Some(Strategy::Ascending), Some(_)) => {
-                let fix = "remove `delay`, or use `bounded_out_of_orderness`";
-                self.refuse("watermark.delay", "`ascending` has no `delay`", fix);
-                None
-            }
-            (Some(strategy @ (Strategy::SlidingMin | Strategy::Adaptive)), _) => {
-                let name = if matches!(strategy, Strategy::Adaptive) { "adaptive" } else { "sliding_min" };
-                let what = format!("the strategy `{name}`");
-                self.unsupported(
-                    "watermark.strategy",
-                    &what,
-                    "use `bounded_out_of_orderness` or `ascending`",
-                );
-                None
-            }
-        };
-        let idle_timeout = match &section.idle_timeout {
-            None => Some(IDLE_TIMEOUT),
-            Some(text) => self.above_zero("watermark.idle_timeout", text),
-        };
-        let max_future_skew =
-            self.optional_above_zero("watermark.max_future_skew", section.max_future_skew.as_ref());
-        let reanchor_after =
-            self.number("watermark.reanchor_after", section.reanchor_after, REANCHOR_AFTER, 1..=1_000_000);
-        Some(WatermarkSpec {
-            delay: delay?,
-            idle_timeout: idle_timeout?,
-            on_quiet: match section.on_quiet {
-                None | Some(OnQuietWord::Hold) => OnQuiet::Hold,
-                Some(OnQuietWord::Advance) => OnQuiet::Advance,
-                Some(OnQuietWord::Finish) => OnQuiet::Finish,
-            },
-            max_future_skew: max_future_skew?,
-            reanchor_after: Some(reanchor_after?),
-        })
     }
 }

@@ -274,15 +274,6 @@ fn what_is_not_supported_yet() {
         "early: 5s",
         "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",
     );
-    for strategy in ["sliding_min", "adaptive"] {
-        replaced(
-            "delay: 2s",
-            &format!("strategy: {strategy}"),
-            &format!(
-                "job.yaml:6:13: watermark.strategy: not supported yet: the strategy `{strategy}` at line 6; use `bounded_out_of_orderness` or `ascending`"
-            ),
-        );
-    }
     for format in ["avro", "protobuf", "raw"] {
         replaced(
             "topic: in",
@@ -307,6 +298,57 @@ fn what_is_not_supported_yet() {
         "{ topic: dead }",
         "{ topic: dead, replay: { mode: auto, every: 10m } }",
         "job.yaml:12:45: dead_letter.replay.mode: not supported yet: automatic replay at line 12; use `manual`",
+    );
+}
+
+#[test]
+fn keys_of_another_strategy() {
+    replaced(
+        "delay: 2s",
+        "strategy: adaptive\n  delay: 2s\n  span: 1s\n  max_delay: 1m",
+        "\
+job.yaml:7:10: watermark.delay: `adaptive` has no `delay`; remove `delay`, or use `bounded_out_of_orderness`
+job.yaml:8:9: watermark.span: `adaptive` has no `span`; remove `span`, or use `sliding_min`",
+    );
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  late_share: 1%",
+        "job.yaml:7:15: watermark.late_share: `bounded_out_of_orderness` has no `late_share`; remove `late_share`, or use `adaptive`",
+    );
+    replaced(
+        "delay: 2s",
+        "strategy: sliding_min",
+        "job.yaml:5:1: watermark: `sliding_min` needs a `span`; add `span: …`, how far behind the largest event time a record counts, as in `span: 5s`",
+    );
+    replaced(
+        "delay: 2s",
+        "strategy: adaptive",
+        "job.yaml:5:1: watermark: `adaptive` needs a `max_delay`; add `max_delay: …`, the longest that results may wait for late records, as in `max_delay: 1m`",
+    );
+    replaced(
+        "delay: 2s",
+        "strategy: adaptive\n  min_delay: 2m\n  max_delay: 1m",
+        "job.yaml:7:14: watermark.min_delay: is longer than `max_delay`, 1m; use at most `max_delay`",
+    );
+    for (share, what) in [
+        ("0.1", "has no `%`"),
+        ("0%", "is not above 0% and at most 50%"),
+        ("51%", "is not above 0% and at most 50%"),
+        ("0.00001%", "is not a share with at most four decimal places"),
+        (".5%", "is not a share with at most four decimal places"),
+        ("-1%", "is not a share with at most four decimal places"),
+        ("99999999999999999999%", "is not above 0% and at most 50%"),
+    ] {
+        replaced(
+            "delay: 2s",
+            &format!("strategy: adaptive\n  max_delay: 1m\n  late_share: \"{share}\""),
+            &format!("job.yaml:8:15: watermark.late_share: `{share}` {what}; write it as in `0.1%`, `5%`"),
+        );
+    }
+    replaced(
+        "delay: 2s",
+        "delay: 2s\n  on_future: accept\n  max_future_skew: 1m",
+        "job.yaml:8:20: watermark.max_future_skew: `on_future: accept` has no bound; remove one of the two",
     );
 }
 
