@@ -6,7 +6,7 @@ DURATION ?= 60s
 SECONDS_EACH ?= 60
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image setup
+.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image rules setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -53,6 +53,10 @@ deny:
 
 image: ## needs a container engine
 	docker build -f docker/Dockerfile -t tidegate .
+
+rules: ## monitoring/prometheus-rule.yaml from monitoring/alerts.yaml
+	@{ printf '%s\n' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: tidegate' 'spec:'; \
+		sed 's/^./  &/' monitoring/alerts.yaml; } > monitoring/prometheus-rule.yaml
 
 setup:
 	@.ci/setup

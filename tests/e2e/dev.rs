@@ -136,6 +136,15 @@ impl Run {
         self.until_logged("ingest-0", &["reading from here"]);
     }
 
+    /// Where a service shows its metrics.
+    pub fn metrics_of(&self, name: &str) -> String {
+        let said = "serving metrics address=";
+        self.until_logged(name, &[said, "\n"]);
+        let log = fs::read_to_string(self.folder.path().join("run").join(format!("{name}.log"))).unwrap();
+        let (_, address) = log.rsplit_once(said).unwrap();
+        address.split_whitespace().next().unwrap().to_owned()
+    }
+
     /// Waits until the service of this name has logged these, one after another.
     pub fn until_logged(&self, name: &str, texts: &[&str]) {
         let log = self.folder.path().join("run").join(format!("{name}.log"));

@@ -8,5 +8,7 @@ mod clicks;
 mod coordinators;
 mod dev;
 mod flights;
+mod monitoring;
+mod prometheus;
 mod services;
 mod slow;

@@ -14,6 +14,8 @@ pub enum Requirement {
     Java,
     /// `mvn`.
     Maven,
+    /// `prometheus` and `promtool`.
+    Prometheus,
 }
 
 impl Requirement {
@@ -22,6 +24,9 @@ impl Requirement {
         match self {
             Self::Java => output("java", "-version").is_some_and(|text| java_major(&text) >= Some(17)),
             Self::Maven => output("mvn", "-version").is_some(),
+            Self::Prometheus => {
+                ["prometheus", "promtool"].iter().all(|program| output(program, "--version").is_some())
+            }
         }
     }
 
@@ -45,6 +50,7 @@ impl Requirement {
         match self {
             Self::Java => "a Java runtime, 17 or newer,",
             Self::Maven => "Maven (`mvn`)",
+            Self::Prometheus => "Prometheus (`prometheus` and `promtool`)",
         }
     }
 }
@@ -54,6 +60,7 @@ impl fmt::Display for Requirement {
         f.write_str(match self {
             Self::Java => "Java",
             Self::Maven => "Maven",
+            Self::Prometheus => "Prometheus",
         })
     }
 }

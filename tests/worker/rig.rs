@@ -204,8 +204,9 @@ impl Worker {
             Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("worker").build()?;
         let tasks = Tasks::new();
         let group = tasks.clone();
-        let started = runtime
-            .spawn(async move { start(settings, &mut metrics::registry(), Readiness::new(), &group).await });
+        let started = runtime.spawn(async move {
+            start(settings, &mut metrics::registry("rig"), Readiness::new(), &group).await
+        });
         started.await??;
         Ok(Self { runtime: Some(runtime), tasks })
     }

@@ -26,7 +26,7 @@ async fn start(args: Args) -> anyhow::Result<ExitCode> {
     }
     let config = Config::load(&args)?;
     let telemetry = telemetry::init(&args.common.telemetry("watermark-coordinator"))?;
-    let (gauges, mut registry) = (Gauges::default(), metrics::registry());
+    let (gauges, mut registry) = (Gauges::default(), metrics::registry(&config.job.name));
     gauges.register(&mut registry);
     let endpoint = metrics::Endpoint::bind(args.common.metrics).await?;
     tracing::info!(address = %endpoint.address(), "serving metrics");

@@ -6,15 +6,25 @@ use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+use tidegate_core::coordinator::PartitionStatus;
 use tidegate_core::time::Watermark;
 
-use crate::status::{PARTITION_STATES, WORKER_STATES};
+use crate::status::{PARTITION_STATES, WORKER_STATES, partition_state};
+
+/// Every reason for which a report is ignored.
+const IGNORED: [&str; 2] = ["stale", "unknown_partition"];
 
 /// The state of a partition or a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct State {
     state: &'static str,
+}
+
+/// A partition of the source topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: u32,
 }
 
 /// None: of a figure that is not always there.
@@ -38,12 +48,14 @@ pub(crate) struct Reason {
 pub(crate) struct Metrics {
     pub(crate) leading: Gauge,
     pub(crate) term: Gauge<u64, AtomicU64>,
-    watermark: Family<NoLabels, Gauge>,
+    watermark: Family<NoLabels, Gauge<f64, AtomicU64>>,
     partitions: Family<State, Gauge>,
+    partition_lag: Family<PartitionLabel, Gauge<u64, AtomicU64>>,
+    partition_holds: Family<PartitionLabel, Gauge>,
     workers: Family<State, Gauge>,
     pub(crate) ingests: Gauge,
     pub(crate) unowned_shards: Gauge,
-    pub(crate) lag: Gauge<u64, AtomicU64>,
+    lag: Gauge<u64, AtomicU64>,
     pub(crate) announcements: Counter,
     pub(crate) reports: Counter,
     ignored_reports: Family<Reason, Counter>,
@@ -58,14 +70,32 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("tidegate_coordinator");
         registry.register("leading", "1 while this coordinator leads, else 0", self.leading.clone());
         registry.register("term", "Offset of this coordinator's last leader record", self.term.clone());
-        registry.register("watermark_ms", "The global watermark, ms of event time", self.watermark.clone());
+        registry.register_with_unit(
+            "watermark_timestamp",
+            "The global watermark, event time since the Unix epoch",
+            Unit::Seconds,
+            self.watermark.clone(),
+        );
         registry.register("partitions", "Source partitions by state", self.partitions.clone());
         registry.register("workers", "Workers by state", self.workers.clone());
         registry.register("ingests", "Connected ingests", self.ingests.clone());
         registry.register("unowned_shards", "Shards without an owner", self.unowned_shards.clone());
-        registry.register("source_lag", "Offsets not read yet, all partitions", self.lag.clone());
+        registry.register("source_lag_offsets", "Offsets not read yet, all partitions", self.lag.clone());
+        registry.register(
+            "partition_lag_offsets",
+            "Offsets of the partition not read yet, as last reported",
+            self.partition_lag.clone(),
+        );
+        registry.register(
+            "partition_holds",
+            "1 where the global watermark waits for the partition, else 0",
+            self.partition_holds.clone(),
+        );
         registry.register("announcements", "Announcements made", self.announcements.clone());
         registry.register("reports", "Reports of partitions taken", self.reports.clone());
+        for reason in IGNORED {
+            drop(self.ignored_reports.get_or_create(&Reason { reason }));
+        }
         registry.register("ignored_reports", "Reports ignored, by reason", self.ignored_reports.clone());
         registry.register("fences", "Fences of lost workers' shards", self.fences.clone());
         registry.register("failed_fences", "Fences that were given up", self.failed_fences.clone());
@@ -79,7 +109,7 @@ impl Metrics {
 
     pub(crate) fn watermark(&self, watermark: Watermark) {
         if let Some(watermark) = watermark {
-            self.watermark.get_or_create(&NoLabels).set(watermark.millis());
+            self.watermark.get_or_create(&NoLabels).set(watermark.seconds());
         }
     }
 
@@ -87,19 +117,28 @@ impl Metrics {
     pub(crate) fn not_leading(&self) {
         self.leading.set(0);
         self.watermark.clear();
-        self.partition_states(std::iter::empty());
+        self.partition_lag.clear();
+        self.partition_holds.clear();
+        self.partitions(&[]);
         self.worker_states(std::iter::empty());
         self.ingests.set(0);
         self.unowned_shards.set(0);
-        self.lag.set(0);
     }
 
     pub(crate) fn ignored(&self, reason: &'static str) {
         self.ignored_reports.get_or_create(&Reason { reason }).inc();
     }
 
-    pub(crate) fn partition_states<'a>(&self, states: impl Iterator<Item = &'a str> + Clone) {
+    /// Where the source's partitions stand.
+    pub(crate) fn partitions(&self, partitions: &[PartitionStatus]) {
+        let states = partitions.iter().map(|status| partition_state(&status.state));
         count(&self.partitions, PARTITION_STATES, states);
+        self.lag.set(partitions.iter().map(|status| status.lag).fold(0, u64::saturating_add));
+        for status in partitions {
+            let label = PartitionLabel { partition: status.partition.0 };
+            self.partition_lag.get_or_create(&label).set(status.lag);
+            self.partition_holds.get_or_create(&label).set(i64::from(status.holds));
+        }
     }
 
     pub(crate) fn worker_states<'a>(&self, states: impl Iterator<Item = &'a str> + Clone) {
@@ -130,13 +169,15 @@ mod tests {
         let shown = || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-            text.lines().find(|line| line.starts_with("tidegate_coordinator_watermark_ms")).map(str::to_owned)
+            text.lines()
+                .find(|line| line.starts_with("tidegate_coordinator_watermark_timestamp_seconds"))
+                .map(str::to_owned)
         };
         assert_eq!(shown(), None);
         metrics.watermark(None);
         assert_eq!(shown(), None);
         metrics.watermark(Some(EventTime(-5)));
-        assert_eq!(shown().as_deref(), Some("tidegate_coordinator_watermark_ms{} -5"));
+        assert_eq!(shown().as_deref(), Some("tidegate_coordinator_watermark_timestamp_seconds{} -0.005"));
         metrics.not_leading();
         assert_eq!(shown(), None);
     }

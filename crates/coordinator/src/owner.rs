@@ -13,7 +13,7 @@ use tidegate_core::assignment::{
     AssignmentConfig, AssignmentEffect, AssignmentMachine, Registration, ShardState, StreamId, WorkerId,
 };
 use tidegate_core::coordinator::{
-    PartitionStatus, ReaderId, ReportOutcome, WatermarkConfig, WatermarkEffect, WatermarkMachine,
+    ReaderId, ReportOutcome, WatermarkConfig, WatermarkEffect, WatermarkMachine,
 };
 use tidegate_core::time::{EventTime, Partition, Shard, Span, Tick};
 use tidegate_proto::v1;
@@ -29,10 +29,12 @@ use crate::event::{Event, IngestEvent, Link, OwnedShard, WorkerEvent};
 use crate::fence::{Fences, Waiting};
 use crate::leader::Reign;
 use crate::metrics::Metrics;
-use crate::status::{Totals, job_status, owners, partition_state, worker_state};
+use crate::status::{Totals, job_status, owners, worker_state};
 
 /// How often the machines look at the time: as often as `on_quiet: advance` wants.
 const TICK_MS: u64 = 100;
+/// How often what `/metrics` shows of partitions and workers is brought up to date.
+const MEASURE_MS: u64 = 1000;
 /// Events handled in a row before announcements are looked at again.
 const BATCH: usize = 256;
 
@@ -64,6 +66,7 @@ pub(crate) struct Owner {
     newest: BTreeMap<Partition, EventTime>,
     announced_owners: u64,
     next_tick: Tick,
+    next_measure: Tick,
 }
 
 struct Ingest {
@@ -97,6 +100,7 @@ impl Owner {
             newest: BTreeMap::new(),
             announced_owners: 0,
             next_tick: Tick(0),
+            next_measure: Tick(0),
         }
     }
 
@@ -161,6 +165,9 @@ impl Owner {
             let effects = self.assignment.tick(now);
             self.perform(effects);
             self.forget_workers();
+        }
+        if now >= self.next_measure {
+            self.next_measure = Tick(now.0.saturating_add(MEASURE_MS));
             self.measure();
         }
         if let Some(announcement) = self.watermarks.announce(now) {
@@ -432,11 +439,7 @@ impl Owner {
 
     fn measure(&self) {
         let metrics = &self.parts.metrics;
-        let partitions = self.watermarks.explain().partitions;
-        metrics.partition_states(partitions.iter().map(|partition| partition_state(&partition.state)));
-        metrics
-            .lag
-            .set(partitions.iter().map(|PartitionStatus { lag, .. }| *lag).fold(0, u64::saturating_add));
+        metrics.partitions(&self.watermarks.explain().partitions);
         let workers = self.assignment.workers();
         metrics.worker_states(workers.iter().map(|worker| worker_state(worker.presence)));
         let owned = |(_, state): &(Shard, &ShardState)| matches!(state, ShardState::Owned { .. });

@@ -15,6 +15,12 @@ impl EventTime {
         self.0
     }
 
+    /// The seconds since the Unix epoch, as metrics show them.
+    #[must_use]
+    pub const fn seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
     /// `self + span`, saturating.
     #[must_use]
     pub const fn plus(self, span: Span) -> Self {

@@ -31,7 +31,7 @@ pub(crate) struct IngestMetrics {
     main: Counter,
     catch_up: Counter,
     positions: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
-    watermarks: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
+    watermarks: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
     demotions: Counter,
     total: Arc<AtomicU64>,
 }
@@ -51,8 +51,8 @@ impl IngestMetrics {
         let watermarks = Family::default();
         registry.register_with_unit(
             "tidegate_ingest_watermark_timestamp",
-            "Watermark of the partition, since the Unix epoch",
-            Unit::Other("milliseconds".to_owned()),
+            "Watermark of the partition, event time since the Unix epoch",
+            Unit::Seconds,
             watermarks.clone(),
         );
         let demotions = Counter::default();
@@ -97,7 +97,7 @@ impl IngestMetrics {
         let label = PartitionLabel { partition: partition.0 };
         self.positions.get_or_create(&label).set(i64::try_from(position.0).unwrap_or(i64::MAX));
         if let Some(watermark) = watermark {
-            self.watermarks.get_or_create(&label).set(watermark.millis());
+            self.watermarks.get_or_create(&label).set(watermark.seconds());
         }
     }
 

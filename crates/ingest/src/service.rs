@@ -38,7 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
     let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
     let tasks = Tasks::new();
-    let mut registry = metrics::registry();
+    let mut registry = metrics::registry(&job.name);
     let counters = IngestMetrics::new(&mut registry);
     let readiness = Readiness::new();
     let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;

@@ -1,6 +1,7 @@
 //! The HTTP endpoint of a service: `/metrics` (OpenMetrics text), `/healthz` (the process lives), `/readyz` (it does its
 //! work; 503 and the reason if not).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -33,10 +35,17 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A registry that every metric of the process goes into; it counts the process's own CPU seconds and memory already.
+/// A registry that every metric of the process goes into. All carry the name of the job as `tidegate_job`, so that one
+/// Prometheus tells jobs apart however it is set up. What there is to say of the process itself is in it already.
 #[must_use]
-pub fn registry() -> Registry {
-    let mut registry = Registry::default();
+pub fn registry(job: &str) -> Registry {
+    let labels = [(Cow::from("tidegate_job"), Cow::from(job.to_owned()))];
+    let mut registry = Registry::with_labels(labels.into_iter());
+    registry.register(
+        "tidegate_build",
+        "The program's version",
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+    );
     registry.register_collector(Box::new(ProcessFigures));
     registry
 }
@@ -186,7 +195,7 @@ fn text(status: StatusCode, content_type: &'static str, body: String) -> Respons
     response
 }
 
-/// CPU and memory of this process, read at each scrape.
+/// CPU, memory and start of this process, read at each scrape, under the names that all Prometheus clients use.
 #[derive(Debug)]
 struct ProcessFigures;
 
@@ -194,25 +203,47 @@ impl Collector for ProcessFigures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         if let Ok(seconds) = process::cpu_seconds_self() {
             let counter = ConstCounter::new(seconds);
-            let name = "process_cpu";
-            let help = "User and system CPU time used";
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                Some(&Unit::Seconds),
-                counter.metric_type(),
-            )?)?;
+            encode_one(
+                &mut encoder,
+                "process_cpu",
+                "User and system CPU time used",
+                Unit::Seconds,
+                &counter,
+            )?;
+        }
+        if let Ok(seconds) = process::start_time_self() {
+            let gauge = ConstGauge::new(seconds);
+            encode_one(
+                &mut encoder,
+                "process_start_time",
+                "When the process started, since the Unix epoch",
+                Unit::Seconds,
+                &gauge,
+            )?;
         }
         if let Ok(bytes) = process::rss_bytes_self() {
-            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
-            let name = "process_resident_memory";
-            gauge.encode(encoder.encode_descriptor(
-                name,
-                "Memory in use",
-                Some(&Unit::Bytes),
-                gauge.metric_type(),
-            )?)?;
+            let gauge = bytes_gauge(bytes);
+            encode_one(&mut encoder, "process_resident_memory", "Memory in use", Unit::Bytes, &gauge)?;
+        }
+        if let Some(bytes) = process::memory_limit_self() {
+            let gauge = bytes_gauge(bytes);
+            let help = "Memory that the control group allows; no series where it sets no limit";
+            encode_one(&mut encoder, "process_memory_limit", help, Unit::Bytes, &gauge)?;
         }
         Ok(())
     }
+}
+
+fn bytes_gauge(bytes: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn encode_one(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    unit: Unit,
+    metric: &impl EncodeMetric,
+) -> Result<(), std::fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, Some(&unit), metric.metric_type())?)
 }

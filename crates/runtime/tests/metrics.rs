@@ -26,7 +26,7 @@ fn loopback() -> SocketAddr {
 async fn it_serves_metrics_health_and_readiness() {
     let endpoint = Endpoint::bind(loopback()).await.unwrap();
     let address = endpoint.address();
-    let (mut registry, readiness, shutdown) = (registry(), Readiness::new(), Shutdown::new());
+    let (mut registry, readiness, shutdown) = (registry("clicks"), Readiness::new(), Shutdown::new());
     let records = Counter::<u64>::default();
     registry.register("records", "Records read", records.clone());
     records.inc_by(42);
@@ -35,12 +35,16 @@ async fn it_serves_metrics_health_and_readiness() {
     let metrics = request(address, "GET /metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     assert!(metrics.contains("content-type: application/openmetrics-text"), "{metrics}");
-    assert!(metrics.contains("\nrecords_total 42\n"), "{metrics}");
+    assert!(metrics.contains("\nrecords_total{tidegate_job=\"clicks\"} 42\n"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-    for name in ["process_cpu_seconds_total", "process_resident_memory_bytes"] {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
-        assert!(line.trim().parse::<f64>().unwrap() >= 0.0);
+    let figures =
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"];
+    for name in figures {
+        let sample = format!("{name}{{tidegate_job=\"clicks\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&sample)).expect(name);
+        assert!(value.parse::<f64>().unwrap() >= 0.0, "{name} {value}");
     }
+    assert!(metrics.contains("\ntidegate_build_info{tidegate_job=\"clicks\",version=\""), "{metrics}");
 
     assert!(request(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
     let starting = request(address, "GET /readyz").await;
@@ -68,7 +72,7 @@ async fn a_taken_address_is_named() {
 async fn silent_connections_do_not_keep_a_scraper_out_for_ever() {
     let endpoint = Endpoint::bind(loopback()).await.unwrap();
     let address = endpoint.address();
-    spawn("metrics", endpoint.serve(registry(), Readiness::new(), Shutdown::new()));
+    spawn("metrics", endpoint.serve(registry("clicks"), Readiness::new(), Shutdown::new()));
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());

@@ -48,7 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
     let job = JobFile::parse(&text, &path.display().to_string())?;
     let tasks = Tasks::new();
-    let mut registry = metrics::registry();
+    let mut registry = metrics::registry(&job.name);
     let readiness = Readiness::new();
     let endpoint = metrics::Endpoint::bind(config.common.metrics).await?;
     tracing::info!(address = %endpoint.address(), "serving metrics");

@@ -4,13 +4,18 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 use tidegate_core::{
@@ -36,9 +41,10 @@ pub(crate) struct Stats {
     latency: Histogram,
     open_rows: Gauge<i64, AtomicI64>,
     state_bytes: Gauge<i64, AtomicI64>,
+    owned: Gauge<i64, AtomicI64>,
     memory: u64,
     over_memory: AtomicBool,
-    watermarks: Family<ShardLabel, Gauge<i64, AtomicI64>>,
+    watermarks: Family<ShardLabel, Gauge<f64, AtomicU64>>,
     shards: Mutex<BTreeMap<Shard, Standing>>,
 }
 
@@ -151,6 +157,7 @@ impl Stats {
             latency: Histogram::new(LATENCIES),
             open_rows: Gauge::default(),
             state_bytes: Gauge::default(),
+            owned: Gauge::default(),
             memory,
             over_memory: AtomicBool::new(false),
             watermarks: Family::default(),
@@ -165,6 +172,12 @@ impl Stats {
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
+        }
+        for reason in Reason::ALL {
+            drop(stats.dead_letters.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
+        for pane in [Pane::Final, Pane::Late] {
+            drop(stats.results.get_or_create(&PaneLabel { pane: pane.as_str() }));
         }
         registry.register(
             "tidegate_worker_dead_letters",
@@ -183,12 +196,24 @@ impl Stats {
             Unit::Bytes,
             stats.state_bytes.clone(),
         );
+        registry.register_with_unit(
+            "tidegate_worker_state_limit",
+            "The job's state.memory",
+            Unit::Bytes,
+            ConstGauge::new(i64::try_from(memory).unwrap_or(i64::MAX)),
+        );
+        registry.register("tidegate_worker_shards", "Shards owned here", stats.owned.clone());
         let latency = "Time from the plan of a commit to its known end";
-        registry.register_with_unit("tidegate_worker_commit", latency, Unit::Seconds, stats.latency.clone());
+        registry.register_with_unit(
+            "tidegate_worker_commit_duration",
+            latency,
+            Unit::Seconds,
+            stats.latency.clone(),
+        );
         registry.register_with_unit(
             "tidegate_worker_watermark_timestamp",
-            "Watermark of each shard, since the Unix epoch",
-            Unit::Other("milliseconds".to_owned()),
+            "Watermark of each shard, event time since the Unix epoch",
+            Unit::Seconds,
             stats.watermarks.clone(),
         );
         stats
@@ -271,7 +296,7 @@ impl Stats {
 
     fn stands(&self, shard: Shard, standing: Standing) -> Standing {
         if let Some(watermark) = standing.watermark {
-            self.watermarks.get_or_create(&ShardLabel { shard: shard.0 }).set(watermark.millis());
+            self.watermarks.get_or_create(&ShardLabel { shard: shard.0 }).set(watermark.seconds());
         }
         let mut shards = self.shards();
         let before = shards.insert(shard, standing);
@@ -285,6 +310,7 @@ impl Stats {
         let bytes: u64 = shards.values().map(|standing| standing.state_bytes).sum();
         self.open_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
         self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.owned.set(i64::try_from(shards.len()).unwrap_or(i64::MAX));
         let over = bytes > self.memory;
         if self.over_memory.swap(over, Ordering::Relaxed) == over {
             return;
