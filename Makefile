@@ -6,7 +6,7 @@ DURATION ?= 60s
 SECONDS_EACH ?= 60
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image rules setup
+.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image deployment rules setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -52,7 +52,12 @@ deny:
 	cargo deny check bans licenses sources
 
 image: ## needs a container engine
-	docker build -f docker/Dockerfile -t tidegate .
+	docker build -f docker/Dockerfile -t tidegate:dev .
+
+deployment: setup ## image, compose file, Kubernetes manifests: resolved, validated, held against the programs; no engine, no cluster
+	.ci/tools
+	cargo build --workspace --bins
+	target/tools/python/bin/pytest --disable-plugin-autoload tests/deployment
 
 rules: ## monitoring/prometheus-rule.yaml from monitoring/alerts.yaml
 	@{ printf '%s\n' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: tidegate' 'spec:'; \

@@ -38,6 +38,14 @@ pub(crate) struct ClicksSpec {
     pub(crate) seed: u64,
 }
 
+impl ClicksSpec {
+    /// The stream of the demo.
+    #[must_use]
+    pub(crate) const fn demo(partitions: u32) -> Self {
+        Self { partitions, users: 100, trouble: true, seed: 1 }
+    }
+}
+
 /// Generates clicks.
 #[derive(Debug)]
 pub(crate) struct Clicks {

@@ -103,7 +103,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
     let stop = CancellationToken::new();
     let finite = args.input.is_some() || args.events.is_some();
     let feeder = (args.job.is_none() && !finite)
-        .then(|| feeder::start(kafka.clone(), job.source.topic.clone(), clicks(partitions), stop.clone()))
+        .then(|| {
+            feeder::start(kafka.clone(), job.source.topic.clone(), ClicksSpec::demo(partitions), stop.clone())
+        })
         .transpose()?;
 
     let deployment = Deployment {
@@ -130,10 +132,6 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
     Ok(verdict)
 }
 
-fn clicks(partitions: u32) -> ClicksSpec {
-    ClicksSpec { partitions, users: 100, trouble: true, seed: 1 }
-}
-
 fn load_job(file: Option<&Path>, folder: &Path) -> Result<(Job, PathBuf)> {
     let path = match file {
         Some(file) => file.to_owned(),
@@ -154,8 +152,10 @@ async fn produce(args: &DevArgs, kafka: &KafkaConfig, job: &Job, partitions: u32
         tokio::task::spawn_blocking(move || topics::produce_file(&kafka, &topic, partitions, &input))
             .await??
     } else if let Some(events) = args.events {
-        tokio::task::spawn_blocking(move || feeder::produce(&kafka, &topic, clicks(partitions), events))
-            .await??
+        tokio::task::spawn_blocking(move || {
+            feeder::produce(&kafka, &topic, ClicksSpec::demo(partitions), events)
+        })
+        .await??
     } else {
         return Ok(());
     };

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::Args;
 use tidegate_core::time::{EventTime, Partition};
-use tidegate_kafka::{KafkaConfig, Producer};
+use tidegate_kafka::{Admin, KafkaConfig, Producer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,58 @@ use crate::{
 const RATE: u64 = 2_000;
 /// A backlog spans at most this much event time, so that a jump of the clock is a jump beyond now.
 const BACKLOG_MS: u64 = 300_000;
+
+/// How often a topic that is not there yet is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Produces clicks to a topic.
+#[derive(Args, Debug)]
+pub(crate) struct ClicksArgs {
+    /// Kafka brokers, separated by commas
+    #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
+    kafka: String,
+    /// Where to; waits until the topic is there
+    #[arg(long, value_name = "TOPIC", default_value = "clicks")]
+    topic: String,
+}
+
+/// Runs `tidegate clicks` until a signal.
+///
+/// # Errors
+/// When the brokers' addresses cannot be used.
+pub(crate) async fn run(args: ClicksArgs) -> Result<()> {
+    let kafka = KafkaConfig::new(&args.kafka, "tidegate-clicks");
+    let stopped = CancellationToken::new();
+    let signals = stopped.clone();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let signalled = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        signals.cancel();
+    };
+    let feeding = async {
+        let admin = Admin::open(&kafka)?;
+        let partitions = loop {
+            match admin.topic(&args.topic).await {
+                Ok(Some(topic)) => break topic.partitions,
+                Ok(None) => {}
+                Err(error) => eprintln!("{} does not answer, trying again: {error}", args.kafka),
+            }
+            tokio::select! {
+                () = stopped.cancelled() => return Ok(()),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        };
+        println!("producing clicks to topic {} ({partitions} partitions)", args.topic);
+        start(kafka.clone(), args.topic.clone(), ClicksSpec::demo(partitions), stopped.clone())?
+            .await
+            .context("the feeder ended badly")
+    };
+    let ((), fed) = tokio::join!(signalled, feeding);
+    fed
+}
 
 /// Produces clicks as they happen until `stop`, on a thread of its own.
 ///

@@ -4,6 +4,7 @@ mod bench;
 mod clicks;
 mod dev;
 mod feeder;
+mod ready;
 mod screen;
 mod services;
 mod status;
@@ -37,6 +38,14 @@ enum Command {
         #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
         coordinator: Vec<String>,
     },
+    /// Produce the demo's clicks to a topic, as they happen, until it is told to stop
+    Clicks(feeder::ClicksArgs),
+    /// Ask a service whether it does its work; the exit code is 0 only if it does
+    Ready {
+        /// The service's `--metrics`
+        #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+        address: String,
+    },
     /// Print the JSON Schema of job files
     Schema,
 }
@@ -57,6 +66,8 @@ async fn run(command: Command) -> Result<bool> {
     match command {
         Command::Dev(args) => return dev::run(*args).await,
         Command::Verify(args) => return verify::run(args).await,
+        Command::Ready { address } => return ready::run(&address).await,
+        Command::Clicks(args) => feeder::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
         Command::Status { coordinator } => {
             let status = status::StatusClient::new(&coordinator)?.get().await?;
