@@ -37,6 +37,8 @@ pub enum Mutation {
     TruncatesTooFar,
     /// §3.5: the log is never cut.
     NeverTruncates,
+    /// I7: what waits of a stream that has ended stays, beside what its successor sends.
+    EndedStreamsWait,
     /// §5: a worker that was parked is not asked again.
     ParkedAreForgotten,
     /// §5: a commit by an older epoch is taken.

@@ -31,6 +31,7 @@
 //! | 5 | read to the end after the fence | `a_restore_reads_to_the_end` |
 //! | 5 | an outcome is never inferred | `an_unknown_outcome_is_read_from_the_log` |
 //! | 5 | worker down: the others go on | `while_a_worker_is_down_the_other_shards_go_on` |
+//! | 3.3 | what is kept is bounded by the credit window, over streams that break too | `what_waits_of_an_ended_stream_goes` |
 //! | 5 | no credit for a while demotes, not when the commits stall | `a_slow_worker_does_not_hold_the_others`, `a_parked_worker_is_asked_again`, core `credit::tests` |
 //! | 5 | catch-up ends exactly where the main reading is | core `a_catch_up_joins_at_exactly_the_position_of_the_main_lane` |
 //! | 5 | two readers of a partition are harmless | `two_readers_of_a_partition_are_harmless` |
@@ -44,7 +45,7 @@
 
 use crate::{
     changelog::JOB,
-    context::{Event, Role},
+    context::{Event, Process, Role},
     dice::Dice,
     mutation::Mutation,
     runner::{self, Outcome},
@@ -265,6 +266,32 @@ fn while_a_worker_is_down_the_other_shards_go_on() {
     world.run();
     let caught_up = world.ctx.census["catch-up readings"];
     assert!(caught_up >= 3, "the returned shards catch up in every partition: {caught_up}");
+}
+
+/// The streams to a worker that applies nothing break again and again; each brings its own credit.
+#[test]
+fn what_waits_of_an_ended_stream_goes() {
+    let flapping = |mutation| {
+        let mut scenario = Scenario { backlog: true, batch: 1, ..Scenario::plain() };
+        scenario.credit = Terms { window: 600, ..scenario.credit };
+        let mut world = World::of(scenario, Dice::new(5), mutation, true);
+        world.run_until(150);
+        for time in (200..2_000).step_by(60) {
+            world.workers.values_mut().for_each(|worker| worker.slow_until = 2_000);
+            let feeds = |ends: &[Process; 2]| matches!(ends, [Process::Ingest(_), Process::Worker(_)]);
+            let links = world.ctx.links.iter().filter(|(_, link)| feeds(&link.ends));
+            let links: Vec<_> = links.map(|(id, _)| *id).collect();
+            links.into_iter().for_each(|link| world.ctx.break_link(link));
+            world.run_until(time);
+        }
+        runner::run(world)
+    };
+    let outcome = flapping(None);
+    holds(&outcome);
+    assert!(count(&outcome, "frames of ended streams") > 20, "{:?}", outcome.census);
+    let broken = std::panic::catch_unwind(|| flapping(Some(Mutation::EndedStreamsWait)).violation);
+    let violation = broken.map_or_else(|payload| Some(runner::as_violation(payload)), |ended| ended);
+    assert!(violation.is_some_and(|seen| seen.invariant.starts_with("I7")), "what waits adds up");
 }
 
 #[test]

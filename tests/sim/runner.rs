@@ -70,7 +70,8 @@ pub fn run_seed(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
     run(World::new(seed, mutation, traced))
 }
 
-fn as_violation(payload: Box<dyn std::any::Any + Send>) -> Violation {
+/// What a run that panicked says.
+pub fn as_violation(payload: Box<dyn std::any::Any + Send>) -> Violation {
     let payload = match payload.downcast::<Violation>() {
         Ok(violation) => return *violation,
         Err(other) => other,

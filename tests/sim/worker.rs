@@ -38,6 +38,8 @@ pub struct Worker {
     announced: Option<Announcement>,
     pub shards: BTreeMap<Shard, Slot>,
     feeds: BTreeMap<LinkId, Feed>,
+    /// How many streams there were when one last asked: what waits is of those.
+    streams: u64,
     pub draining: bool,
     /// Applies and commits nothing until then, although it is there: it is slow.
     pub slow_until: u64,
@@ -109,6 +111,7 @@ impl Worker {
             announced: None,
             shards: BTreeMap::new(),
             feeds: BTreeMap::new(),
+            streams: 0,
             draining: false,
             slow_until: 0,
         }
@@ -180,12 +183,18 @@ impl Worker {
             Message::Announcement(announcement) => self.announce(announcement, ctx),
             Message::Ask(partitions) => {
                 let Process::Ingest(ingest) = from else { return };
+                // An ingest has one stream, the newest.
+                if self.feeds.iter().any(|(other, feed)| feed.ingest == ingest && *other > link) {
+                    return;
+                }
                 let feed = Feed { ingest, partitions, sessions: BTreeMap::new() };
                 let feed = match self.feeds.remove(&link) {
                     Some(known) => Feed { sessions: known.sessions, ..feed },
                     None => feed,
                 };
+                self.feeds.retain(|other, feed| feed.ingest != ingest || *other == link);
                 self.feeds.insert(link, feed);
+                self.forget_ended_streams(ctx);
                 let shards: Vec<_> = self.shards.keys().copied().collect();
                 self.send_wants(link, &shards, ctx);
             }
@@ -202,6 +211,22 @@ impl Worker {
                 shards.into_iter().for_each(|shard| self.pump(shard, ctx));
             }
             _ => {}
+        }
+    }
+
+    /// A stream begins with an ask, and with its own credit: what waits of those that have ended goes, or it would add up.
+    /// The ingest sends it again, from where the shard is.
+    fn forget_ended_streams(&mut self, ctx: &mut Context) {
+        self.streams = self.feeds.len() as u64;
+        if ctx.is_mutated(Mutation::EndedStreamsWait) {
+            return;
+        }
+        for slot in self.shards.values_mut() {
+            if let Phase::Owning(owning) = &mut slot.phase {
+                let before = owning.inbox.len();
+                owning.inbox.retain(|(link, _, _)| self.feeds.contains_key(link));
+                (owning.inbox.len()..before).for_each(|_| ctx.count("frames of ended streams"));
+            }
         }
     }
 
@@ -597,7 +622,12 @@ impl Worker {
         format!("; worker {} {:?}: {shards:?}", self.id, self.coordinator)
     }
 
-    /// Bytes of frames that wait, by stream (I7).
+    /// How many streams may have something waiting here.
+    pub const fn streams(&self) -> u64 {
+        self.streams
+    }
+
+    /// Bytes of frames that wait (I7).
     pub fn waiting(&self) -> u64 {
         let inbox = |slot: &Slot| match &slot.phase {
             Phase::Owning(owning) => owning.inbox.iter().map(|(_, _, cost)| cost).sum(),

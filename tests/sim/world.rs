@@ -284,7 +284,7 @@ impl World {
             Process::Worker(id) => {
                 let Some(worker) = self.workers.get_mut(&id) else { return };
                 worker.tick(leader, ctx);
-                let bound = bound_of_inbox(ctx) * self.ingests.len().max(1) as u64;
+                let bound = bound_of_inbox(ctx) * worker.streams();
                 ensure(worker.waiting() <= bound, "I7: what waits at a worker is bounded by credit", || {
                     format!("{} bytes wait", worker.waiting())
                 });
@@ -416,7 +416,7 @@ impl World {
     }
 }
 
-/// Bytes of frames that may wait at a worker for each ingest: the credit, and what was read before it was noticed used up.
+/// Bytes of frames that may wait at a worker for each stream: the credit, and what was read before it was noticed used up.
 fn bound_of_inbox(ctx: &Context) -> u64 {
     let batch = ctx.scenario.batch as u64 * 700;
     ctx.scenario.credit.window + batch * 2 * u64::from(ctx.topic.partitions.len() as u32)

@@ -36,7 +36,7 @@ impl Ingest {
     pub async fn connect(address: &str, job: [u8; 16], fingerprint: u64) -> Result<Self> {
         let mut client = WorkerClient::connect(format!("http://{address}")).await?;
         let (requests, outgoing) = mpsc::channel(64);
-        let hello = v1::FeedHello { job: job.to_vec().into(), fingerprint, ingest: 5 };
+        let hello = v1::FeedHello { job: job.to_vec().into(), fingerprint, ingest: 5, stream: 0 };
         requests.send(v1::FeedRequest { message: Some(Request::Hello(hello)) }).await?;
         let mut answers = client.feed(ReceiverStream::new(outgoing)).await?.into_inner();
         let welcome = answers.message().await?.and_then(|answer| answer.message);
@@ -78,6 +78,15 @@ impl Ingest {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the worker closes the stream.
+    pub async fn ended(&mut self) -> Result<()> {
+        let ended = async {
+            while self.answers.message().await?.is_some() {}
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, ended).await.context("waited for the worker to close its stream")?
     }
 
     /// The next answer that is neither credit nor an acknowledgement; these are counted, and give `None`.

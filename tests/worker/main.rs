@@ -39,6 +39,7 @@ on_both_brokers! {
         a_window_comes_out_when_the_watermark_passes_it,
         a_late_record_is_a_whole_dead_letter,
         what_a_shard_cannot_cover_it_asks_for,
+        an_ingest_has_one_stream_the_last,
         a_stopped_worker_leaves_its_shards_committed,
         a_worker_leaves_a_silent_coordinator_for_the_next,
         a_worker_that_no_coordinator_answers_stops_at_once,

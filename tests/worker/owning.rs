@@ -91,6 +91,22 @@ pub async fn what_a_shard_cannot_cover_it_asks_for(mut rig: Rig) -> Result<()> {
     worker.stop().await
 }
 
+pub async fn an_ingest_has_one_stream_the_last(mut rig: Rig) -> Result<()> {
+    let (worker, mut coordinator) = rig.worker("w").await?;
+    coordinator.announce(1, 1, 100).await?;
+    coordinator.assign(0, 1).await?;
+    let mut first = rig.ingest(&coordinator).await?;
+    first.want(0).await?;
+    // The worker has not heard that the first one broke.
+    let mut second = rig.ingest(&coordinator).await?;
+    first.ended().await?;
+    ensure!(second.want(0).await?.next == 0);
+    let mut session = second.open(0, 0).await?;
+    second.feed(&mut session, 3, &[(1, "a", 1)]).await?;
+    second.durable(0, 1).await?;
+    worker.stop().await
+}
+
 pub async fn a_stopped_worker_leaves_its_shards_committed(mut rig: Rig) -> Result<()> {
     let (worker, mut coordinator) = rig.worker("w").await?;
     coordinator.announce(1, 1, 100).await?;

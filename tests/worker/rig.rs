@@ -78,12 +78,14 @@ impl Rig {
         self.create(&self.job.sink.topic, settings).await
     }
 
+    /// Creates a topic that keeps everything: event times here are of 1970, and Kafka counts retention from them.
     async fn create(&self, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let settings = [("retention.ms", "-1")].iter().chain(settings);
         let topic = NewTopic {
             name: topic.to_owned(),
             partitions: SHARDS,
             replication: None,
-            configs: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            configs: settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         };
         self.admin.create(&topic).await?;
         Ok(())

@@ -52,6 +52,7 @@ impl Links {
                     job: job.0.to_vec().into(),
                     fingerprint: self.fingerprint,
                     ingest: self.ingest,
+                    stream: 0,
                 },
                 connections: Arc::clone(&self.connections),
             };

@@ -23,7 +23,7 @@ const WAITING: usize = 4096;
 /// What all links of this process share.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// The first message of each stream.
+    /// The first message of each stream, but for the number of the stream.
     pub(crate) hello: v1::FeedHello,
     /// Numbers connections.
     pub(crate) connections: Arc<AtomicU64>,
@@ -63,7 +63,8 @@ async fn serve(
 ) -> Result<(), tonic::Status> {
     let channel = endpoint.connect().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
     let (outgoing, stream) = mpsc::channel(WAITING);
-    let hello = v1::feed_request::Message::Hello(identity.hello.clone());
+    let hello = v1::FeedHello { stream: connection.0, ..identity.hello.clone() };
+    let hello = v1::feed_request::Message::Hello(hello);
     let _ = outgoing.send(v1::FeedRequest { message: Some(hello) }).await;
     let mut client = v1::worker_client::WorkerClient::new(channel)
         .max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES)

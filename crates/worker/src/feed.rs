@@ -7,7 +7,12 @@
 //! A shard belongs to the session of its partition that was opened last: what an older session covers from then on is without
 //! this shard's records.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use tidegate_core::{
     block::JobId,
@@ -59,6 +64,29 @@ pub(crate) struct FeedService {
     /// Known once the coordinator has welcomed this worker.
     pub(crate) job_id: watch::Receiver<Option<JobId>>,
     pub(crate) routes: watch::Receiver<Routes>,
+    pub(crate) streams: Streams,
+}
+
+/// The newest stream of each ingest that is connected.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Streams(Arc<Mutex<HashMap<u64, (u64, Weak<Replies>)>>>);
+
+impl Streams {
+    /// An ingest has one stream, the newest: one before it, of which this end has not heard that it broke, ends. `None` for one
+    /// that comes behind a newer one.
+    fn open(&self, ingest: u64, stream: u64) -> Option<Arc<Replies>> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|_, (_, known)| known.strong_count() > 0);
+        if streams.get(&ingest).is_some_and(|(newest, _)| *newest > stream) {
+            return None;
+        }
+        let replies = Arc::new(Replies::default());
+        let before = streams.insert(ingest, (stream, Arc::downgrade(&replies)));
+        if let Some(before) = before.and_then(|(_, before)| before.upgrade()) {
+            before.close();
+        }
+        Some(replies)
+    }
 }
 
 /// Serves ingests until the roster has ended.
@@ -121,13 +149,16 @@ impl Worker for FeedService {
         let ours =
             ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
         same_job(ours.0, &hello.job)?;
+        let replies = self
+            .streams
+            .open(hello.ingest, hello.stream)
+            .ok_or_else(|| Status::unavailable("this ingest has opened another stream since"))?;
 
         let (out, responses) = mpsc::channel(4);
         let welcome = v1::FeedWelcome { worker: self.name.clone() };
         let welcome = v1::FeedResponse { message: Some(v1::feed_response::Message::Welcome(welcome)) };
         // The channel is empty, and its other end in our hands.
         let _ = out.send(Ok(welcome)).await;
-        let replies = Arc::new(Replies::default());
         task::spawn("feed-replies", pump(Arc::clone(&replies), out.clone()));
         let feed = Feed {
             ingest: hello.ingest,
@@ -186,6 +217,7 @@ impl Feed {
         loop {
             let request = tokio::select! {
                 request = requests.message() => request?,
+                () = self.asker.replies.closed() => return Ok(()),
                 changed = self.routes.changed() => match changed {
                     Ok(()) => {
                         self.ask().await;

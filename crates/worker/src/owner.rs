@@ -151,6 +151,9 @@ impl<'a> Owner<'a> {
             Some(ToShard::Frames(dropped)) if self.actor.leave.is_some() => drop(dropped),
             Some(ToShard::Frames(frames)) => self.waiting.extend(frames),
             Some(ToShard::Ask(asker)) => {
+                // A stream begins with an ask, and with its own credit: what waits of those that have ended goes, or it would
+                // add up (I7). The ingest sends it again, from where the shard is.
+                self.waiting.retain(|(_, permit)| !permit.replies().is_closed());
                 self.answer(&asker);
                 self.actor.asked(asker);
             }

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 pub(crate) struct Replies {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -50,9 +51,21 @@ impl Replies {
         self.waiting().closed
     }
 
+    /// Ready once the stream has ended.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.is_closed() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// The stream has ended.
     pub(crate) fn close(&self) {
         self.change(|waiting| *waiting = Waiting { closed: true, ..Waiting::default() });
+        self.ended.notify_waiters();
     }
 
     /// Waits until there is something to say, and takes it as messages; `None` once closed.

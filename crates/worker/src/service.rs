@@ -28,7 +28,7 @@ use tonic::transport::Endpoint;
 use crate::{
     config::Config,
     error::Error,
-    feed::{self, FeedService},
+    feed::{self, FeedService, Streams},
     ground::{Ground, Parts},
     registration::Registration,
     roster::{Roster, Routes, Wires},
@@ -128,8 +128,13 @@ pub async fn start(
         job_id,
     };
     tasks.spawn("coordinator-link", registration.run());
-    let feeds =
-        FeedService { name, job: Arc::clone(&job), job_id: job_id_known.clone(), routes: routes_known };
+    let feeds = FeedService {
+        name,
+        job: Arc::clone(&job),
+        job_id: job_id_known.clone(),
+        routes: routes_known,
+        streams: Streams::default(),
+    };
     tasks.spawn("feeds", feed::serve(listener, address, feeds));
     let wires = Wires { directives: incoming, reports, routes, announcements };
     let shards = Shards { job, job_id: job_id_known, state, kafka, stats, readiness, wires };
