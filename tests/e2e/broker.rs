@@ -10,7 +10,7 @@ use tidegate_tests::{ApacheKafka, clients};
 
 use crate::services::Services;
 
-const WINDOW_MS: i64 = 1_000;
+pub const WINDOW_MS: i64 = 1_000;
 
 fn job(name: &str, window: &str) -> String {
     format!(
@@ -31,7 +31,7 @@ state: {{ shards: 4 }}
 }
 
 /// A job with its source on the broker, and its services, not started.
-fn services(bootstrap: &str, stem: &str, partitions: i32) -> (Services, String) {
+pub fn services(bootstrap: &str, stem: &str, partitions: i32) -> (Services, String) {
     let name = clients::unique(stem);
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, partitions, &[]).unwrap();
@@ -46,7 +46,7 @@ fn transactional(bootstrap: &str, id: &str) -> BaseProducer {
 }
 
 /// Sends a record of each event time to a partition.
-fn send(producer: &BaseProducer, topic: &str, partition: i32, times: impl IntoIterator<Item = i64>) {
+pub fn send(producer: &BaseProducer, topic: &str, partition: i32, times: impl IntoIterator<Item = i64>) {
     for time in times {
         let value = format!("{{\"user\":\"u{}\",\"ts\":{time}}}", time % 7);
         let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(&value);
@@ -55,7 +55,7 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, times: impl IntoIt
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
-fn plain(bootstrap: &str) -> BaseProducer {
+pub fn plain(bootstrap: &str) -> BaseProducer {
     clients::client_config(bootstrap).set("enable.idempotence", "true").create().unwrap()
 }
 

@@ -12,3 +12,4 @@ mod monitoring;
 mod prometheus;
 mod services;
 mod slow;
+mod stopping;

@@ -69,6 +69,11 @@ impl Services {
 
     /// Starts a service.
     pub fn start(&mut self, name: &str) {
+        self.start_with(name, &[]);
+    }
+
+    /// Starts a service with further flags.
+    pub fn start_with(&mut self, name: &str, flags: &[&str]) {
         let mut command = self.program(name);
         command.arg("--job").arg(self.job()).args(["--kafka", &self.bootstrap]);
         if name == "watermark-coordinator" {
@@ -79,6 +84,7 @@ impl Services {
         if name == "window-worker" {
             command.args(["--name", "worker"]).arg("--state").arg(self.folder.path().join("state"));
         }
+        command.args(flags);
         let log = File::options().create(true).append(true).open(self.log_of(name)).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.children.insert(name.to_owned(), child);
@@ -97,6 +103,20 @@ impl Services {
     pub fn stop(&mut self, name: &str) {
         signal_to(self.children[name].id(), "-TERM");
         assert_eq!(self.ended(name), Some(0), "{}", self.log(name));
+    }
+
+    /// Sends a service SIGTERM.
+    pub fn terminate(&self, name: &str) {
+        signal_to(self.children[name].id(), "-TERM");
+    }
+
+    /// Waits until a service has logged `text`.
+    pub fn until_logged(&self, name: &str, text: &str) {
+        let begun = Instant::now();
+        while !self.log(name).contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "{name} never says `{text}`: {}", self.log(name));
+            thread::sleep(TICK);
+        }
     }
 
     /// Waits until a service has ended; its exit code.

@@ -19,6 +19,8 @@ pub(crate) mod requests;
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,8 +71,11 @@ impl ClientContext for ConsumerContext {
     }
 }
 
-/// A consumer of one topic.
-pub(crate) struct NativeConsumer {
+/// A consumer of one topic. Dropping it closes it on a thread of its own.
+pub(crate) struct NativeConsumer(ManuallyDrop<Consumer>);
+
+/// What a [`NativeConsumer`] is; dropping it blocks until the client's threads have ended.
+pub(crate) struct Consumer {
     topic: Box<str>,
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// Dropped last: everything else refers to it.
@@ -78,12 +83,38 @@ pub(crate) struct NativeConsumer {
 }
 
 // SAFETY: librdkafka's handles may be used from several threads at once ("librdkafka is completely thread-safe").
-unsafe impl Send for NativeConsumer {}
+unsafe impl Send for Consumer {}
 // SAFETY: as above.
-unsafe impl Sync for NativeConsumer {}
+unsafe impl Sync for Consumer {}
 
 impl NativeConsumer {
     pub(crate) fn open(config: &ClientConfig, topic: &str) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(ManuallyDrop::new(Consumer::open(config, topic)?))))
+    }
+}
+
+impl Deref for NativeConsumer {
+    type Target = Consumer;
+
+    fn deref(&self) -> &Consumer {
+        &self.0
+    }
+}
+
+impl Drop for NativeConsumer {
+    /// Whoever lets go last, perhaps of a batch of records, is not to wait for brokers that do not answer.
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not used after.
+        let consumer = unsafe { ManuallyDrop::take(&mut self.0) };
+        let closing = std::thread::Builder::new().name("kafka-close".to_owned());
+        if let Err(error) = closing.spawn(move || drop(consumer)) {
+            tracing::debug!(%error, "no thread to close a consumer on; it was closed by its last owner");
+        }
+    }
+}
+
+impl Consumer {
+    fn open(config: &ClientConfig, topic: &str) -> Result<Self> {
         let what = || format!("open a reader of topic `{topic}`");
         let native = config.create_native_config().map_err(|error| Error::client(what(), &error))?;
         // SAFETY: the configuration is live; the callbacks fit the signatures and expect the opaque pointer that
@@ -104,7 +135,7 @@ impl NativeConsumer {
             return Err(Error::Config { reason: "a consumer needs `group.id`".to_owned() });
         };
         client.context().queue.store(queue.as_ptr(), Ordering::Release);
-        Ok(Arc::new(Self { topic: topic.into(), queue, client }))
+        Ok(Self { topic: topic.into(), queue, client })
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -309,7 +340,7 @@ impl NativeConsumer {
     }
 }
 
-impl Drop for NativeConsumer {
+impl Drop for Consumer {
     fn drop(&mut self) {
         self.close();
         self.client.context().queue.store(ptr::null_mut(), Ordering::Release);

@@ -7,11 +7,15 @@
 //! second signal ──► leave at once, 128 + its number
 //! ```
 //!
+//! Signals are heard, and the bound is kept, by a thread of their own: a call that blocks the threads of the runtime, such as
+//! the closing of a client whose broker does not answer, holds up neither.
+//!
 //! A task started by a task of a group, with [`spawn`], belongs to that group as far as panics go.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -21,7 +25,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -32,6 +36,9 @@ pub(crate) const SPAN_TARGET: &str = "tidegate::task";
 
 /// How long tasks may drain unless told otherwise.
 pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// What a runtime gets beyond the bound, to say which tasks are left and to flush its telemetry.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 tokio::task_local! {
     static GROUP: Shutdown;
@@ -251,17 +258,16 @@ impl Tasks {
 
     /// Waits until all tasks have ended, or a signal or a failure asks for the end; then lets them drain for `drain`.
     ///
-    /// A second signal ends the process here and now.
+    /// A second signal ends the process here and now. So does the bound, a little later, where not even this returns by then.
     ///
     /// # Errors
     /// [`Error::Signals`] when signals cannot be heard.
     pub async fn run_until_shutdown(&self, drain: Duration) -> Result<Outcome, Error> {
-        let mut signals = Signals::listen()?;
+        let _keeper = self.keep(drain).map_err(Error::Signals)?;
         self.tracker.close();
         tokio::select! {
             biased;
             () = self.tracker.wait() => {}
-            signal = signals.next() => self.shutdown.request(Reason::Signal(signal)),
             () = self.shutdown.requested() => {}
         }
         if self.shutdown.is_requested() {
@@ -271,10 +277,6 @@ impl Tasks {
         tokio::select! {
             biased;
             () = self.tracker.wait() => {}
-            signal = signals.next() => {
-                tracing::warn!(%signal, tasks = ?self.names(), "left at once");
-                std::process::exit(i32::from(signal.exit_code()))
-            }
             () = tokio::time::sleep(drain) => {
                 let tasks = self.names();
                 tracing::error!(?tasks, drain_s = drain.as_secs(), "tasks did not drain in time; left without them");
@@ -288,6 +290,54 @@ impl Tasks {
                 Outcome::Failed { task: task.clone(), error: error.clone() }
             }
         })
+    }
+
+    /// Starts the thread that hears signals and keeps the bound; it ends when the guard is dropped. Signals are heard from
+    /// the return on.
+    fn keep(&self, drain: Duration) -> io::Result<DropGuard> {
+        let over = CancellationToken::new();
+        let (tasks, ended) = (self.clone(), over.clone());
+        let (heard, hears) = std::sync::mpsc::channel();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let listening = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let listening = listening.and_then(|runtime| {
+                let _inside = runtime.enter();
+                let signals = Signals::listen()?;
+                Ok((runtime, signals))
+            });
+            match listening {
+                Ok((runtime, signals)) => {
+                    let _waits = heard.send(Ok(()));
+                    runtime.block_on(tasks.see_to_the_end(signals, drain, ended));
+                }
+                Err(error) => {
+                    let _waits = heard.send(Err(error));
+                }
+            }
+        })?;
+        hears.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)))?;
+        Ok(over.drop_guard())
+    }
+
+    async fn see_to_the_end(&self, mut signals: Signals, drain: Duration, over: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            () = self.shutdown.requested() => {}
+            signal = signals.next() => self.shutdown.request(Reason::Signal(signal)),
+        }
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            signal = signals.next() => {
+                tracing::warn!(%signal, tasks = ?self.names(), "left at once");
+                std::process::exit(i32::from(signal.exit_code()))
+            }
+            () = tokio::time::sleep(drain + LAST_WORDS) => {
+                tracing::error!(tasks = ?self.names(), "the process is blocked; left as it is");
+                std::process::exit(1)
+            }
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -323,11 +373,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Error> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(Error::Signals)?,
-            terminate: signal(SignalKind::terminate()).map_err(Error::Signals)?,
-        })
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     async fn next(&mut self) -> Signal {

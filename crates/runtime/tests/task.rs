@@ -88,13 +88,19 @@ async fn child_that_runs_until_it_is_signalled() {
         println!("\nready");
         shutdown.requested().await;
         println!("\ndraining");
-        if kind == "stuck" {
-            pending::<()>().await;
+        match kind.as_str() {
+            "stuck" => pending::<()>().await,
+            // As a client does whose broker does not answer.
+            "blocked" => loop {
+                std::thread::park();
+            },
+            _ => {}
         }
         Ok::<(), Infallible>(())
     });
     // The signals are listened for before the task above is first polled: this future runs first, on one thread.
-    let outcome = tasks.run_until_shutdown(Duration::from_secs(60)).await.unwrap();
+    let drain = std::env::var("TIDEGATE_TASK_DRAIN_MS").map_or(60_000, |drain| drain.parse().unwrap());
+    let outcome = tasks.run_until_shutdown(Duration::from_millis(drain)).await.unwrap();
     println!("\n{outcome:?}");
     outcome.exit()
 }
@@ -106,9 +112,14 @@ struct Signalled {
 
 impl Signalled {
     fn start(kind: &str) -> Self {
+        Self::start_with(kind, 60_000)
+    }
+
+    fn start_with(kind: &str, drain_ms: u64) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child_that_runs_until_it_is_signalled", "--nocapture"])
             .env("TIDEGATE_TASK_CHILD", kind)
+            .env("TIDEGATE_TASK_DRAIN_MS", drain_ms.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -139,11 +150,21 @@ fn a_signal_drains_the_process_and_ends_it_well() {
 
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let mut process = Signalled::start("stuck");
-        process.send("TERM");
-        process.wait_for("draining");
-        process.send(signal);
-        assert_eq!(process.child.wait().unwrap().code(), Some(code));
+    for kind in ["stuck", "blocked"] {
+        for (signal, code) in [("INT", 130), ("TERM", 143)] {
+            let mut process = Signalled::start(kind);
+            process.send("TERM");
+            process.wait_for("draining");
+            process.send(signal);
+            assert_eq!(process.child.wait().unwrap().code(), Some(code));
+        }
     }
+}
+
+#[test]
+fn a_runtime_whose_only_thread_is_blocked_ends_by_the_bound_all_the_same() {
+    let mut process = Signalled::start_with("blocked", 100);
+    process.send("TERM");
+    process.wait_for("draining");
+    assert_eq!(process.child.wait().unwrap().code(), Some(1));
 }
