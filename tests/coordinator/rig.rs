@@ -84,6 +84,7 @@ impl Rig {
             worker_return_timeout: Duration::from_secs(10),
             grace: Duration::from_millis(200),
             session_timeout: Duration::from_secs(6),
+            instance: None,
             durability: Durability::default(),
         }
     }

@@ -70,6 +70,62 @@ fn a_halted_leader_is_replaced_and_stands_by_when_it_goes_on() {
     assert_eq!(term_of(&status(&both)), Some(later), "nobody was deposed by its return");
 }
 
+/// The time of the return is printed; before the record named its writer it was the 6 s of the session and what follows it.
+#[test]
+fn a_lone_leader_that_is_killed_leads_again_as_soon_as_it_is_started_on_both_brokers() {
+    let brokers = [Some(tidegate_tests::dev_kafka().bootstrap()), apache_bootstrap()];
+    for bootstrap in brokers.into_iter().flatten() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = job_file(folder.path(), "clicks.yaml");
+        let mut first = Coordinator::start(folder.path(), "first", &job, bootstrap);
+        let term = first.until_it_leads();
+        first.child.kill().unwrap();
+        first.child.wait().unwrap();
+        let killed = Instant::now();
+        let again = Coordinator::start_at(folder.path(), "again", &job, bootstrap, &first.address);
+        let later = again.until_it_leads();
+        let took = killed.elapsed();
+        println!("leads again {took:?} after it was started again");
+        assert!(later > term, "a new leader record");
+        // The session of the dead one runs 6 s.
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        // The group elects it later, without another record.
+        again.until_it_logs("elected");
+        assert_eq!(term_of(&status(&again.address)), Some(later), "it goes on leading");
+    }
+}
+
+/// Where a standby was there, it is the group that decides in the end, and there is one leader.
+#[test]
+fn a_leader_that_returns_beside_a_standby_comes_to_rest_with_one_leader() {
+    let folder = tempfile::tempdir().unwrap();
+    let bootstrap = tidegate_tests::dev_kafka().bootstrap();
+    let job = job_file(folder.path(), "clicks.yaml");
+    let mut first = Coordinator::start(folder.path(), "first", &job, bootstrap);
+    first.until_it_leads();
+    let second = Coordinator::start(folder.path(), "second", &job, bootstrap);
+    second.until_it_says("on standby");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let again = Coordinator::start_at(folder.path(), "again", &job, bootstrap, &first.address);
+    again.until_it_leads();
+    // The session of the dead one runs out, and the group elects one of the two.
+    let started = Instant::now();
+    let elected = |one: &Coordinator| one.logged().contains("elected");
+    while !elected(&again) && !elected(&second) {
+        assert!(started.elapsed() < PATIENCE, "nobody is elected: {}", again.logged());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let (leads, stands_by) = if elected(&again) { (&again, &second) } else { (&second, &again) };
+    let term = leads.until_it_leads();
+    stands_by.until_it_says("on standby");
+    assert_eq!(leads.until_it_leads(), term, "and there it rests");
+}
+
+fn apache_bootstrap() -> Option<&'static str> {
+    Some(tidegate_tests::apache_kafka()?.bootstrap())
+}
+
 /// A process that ends with this value.
 struct Coordinator {
     child: Child,
@@ -80,15 +136,31 @@ struct Coordinator {
 impl Coordinator {
     fn start(folder: &Path, name: &str, job: &Path, bootstrap: &str) -> Self {
         let address = format!("127.0.0.1:{}", tidegate_tests::free_port().unwrap());
+        Self::start_at(folder, name, job, bootstrap, &address)
+    }
+
+    fn start_at(folder: &Path, name: &str, job: &Path, bootstrap: &str, address: &str) -> Self {
         let log = folder.join(format!("{name}.log"));
         let child = Command::new(program("watermark-coordinator"))
-            .args(["--job", job.to_str().unwrap(), "--kafka", bootstrap, "--listen", &address])
+            .args(["--job", job.to_str().unwrap(), "--kafka", bootstrap, "--listen", address])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { child, address, log }
+        Self { child, address: address.to_owned(), log }
+    }
+
+    fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn until_it_logs(&self, words: &str) {
+        let started = Instant::now();
+        while !self.logged().contains(words) {
+            assert!(started.elapsed() < PATIENCE, "it never says `{words}`: {}", self.logged());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Its term.
@@ -107,8 +179,7 @@ impl Coordinator {
             if let Some(found) = wanted(&said) {
                 return found;
             }
-            let log = || fs::read_to_string(&self.log).unwrap_or_default();
-            assert!(started.elapsed() < PATIENCE, "last: {said}; its log:\n{}", log());
+            assert!(started.elapsed() < PATIENCE, "last: {said}; its log:\n{}", self.logged());
             thread::sleep(Duration::from_millis(20));
         }
     }

@@ -104,6 +104,7 @@ fn a_second_signal_ends_every_service_at_once_while_the_broker_is_halted() {
     assert!(asked.contains(&"ingest") && services.log("ingest").contains("left at once"));
     broker.resume().unwrap();
     services.start_all();
-    let watermark = services.until_covered(500, WINDOW_MS);
+    send(&plain(broker.bootstrap()), &topic, 0, 500..700);
+    let watermark = services.until_covered(700, WINDOW_MS);
     assert!(services.verify(watermark).contains("mismatches=0"));
 }

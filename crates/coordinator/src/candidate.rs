@@ -6,6 +6,10 @@
 //!                             └── leave the group, wait ◄── deposed ────────┘
 //! ```
 //!
+//! One that starts again where the last leader record is its own does not wait for the group, in which its dead forerunner still
+//! sits until its session has run out: it leads at once, and goes on leading when the group elects it. Should the group elect
+//! another, that one leads. The record's transactional id fences the forerunner either way.
+//!
 //! One that was deposed gives up its place in the group before it stands again: what it took for its election may be out of date.
 //! So the seat comes to rest with whoever the group elects, and two cannot depose each other in turn.
 
@@ -52,7 +56,7 @@ impl Candidate {
         let ended = tokio::select! {
             () = shutdown.requested() => Ok(()),
             looked = self.look() => match looked {
-                Ok(()) => self.stand_again_and_again(&shutdown).await,
+                Ok(returns) => self.stand_again_and_again(returns, &shutdown).await,
                 Err(error) => Err(error),
             },
         };
@@ -60,23 +64,21 @@ impl Candidate {
         ended
     }
 
-    /// A wrong job file is refused before anybody is deposed by it, and the topic of the election is there.
-    async fn look(&self) -> Result<()> {
-        let Config { kafka, job, durability, .. } = &self.config;
-        self.when_reachable(|| async {
-            approach(&self.admin, kafka, job, *durability).await?;
-            Ok(())
-        })
-        .await
+    /// A wrong job file is refused before anybody is deposed by it, and the topic of the election is there. True when it was
+    /// this coordinator that led last.
+    async fn look(&self) -> Result<bool> {
+        let Config { kafka, job, durability, instance, .. } = &self.config;
+        let found = self.when_reachable(|| approach(&self.admin, kafka, job, *durability)).await?;
+        Ok(found.leader.is_some_and(|leader| leader.is_of(instance.as_deref())))
     }
 
-    async fn stand_again_and_again(&self, shutdown: &Shutdown) -> Result<()> {
+    async fn stand_again_and_again(&self, mut returns: bool, shutdown: &Shutdown) -> Result<()> {
         let Config { kafka, job, session_timeout, .. } = &self.config;
         let election = Election::of(job, kafka, *session_timeout);
         let mut backoff = Backoff::new(DEPOSED.0, DEPOSED.1);
         loop {
             let mut candidacy = election.stand()?;
-            let ended = self.follow(&mut candidacy, shutdown).await;
+            let ended = self.follow(&mut candidacy, std::mem::take(&mut returns), shutdown).await;
             self.sign.away("leaving the election").await;
             candidacy.leave().await;
             match ended {
@@ -90,11 +92,12 @@ impl Candidate {
         }
     }
 
-    /// Leads whenever it is elected.
-    async fn follow(&self, candidacy: &mut Candidacy, shutdown: &Shutdown) -> Result<()> {
+    /// Leads whenever it is elected; one that `returns` also until the group has spoken.
+    async fn follow(&self, candidacy: &mut Candidacy, returns: bool, shutdown: &Shutdown) -> Result<()> {
         let mut standing = Standing::Joining;
         loop {
             match standing {
+                Standing::Joining if returns => tracing::info!("this coordinator led last: it goes on"),
                 Standing::Joining => self.sign.away("joining the election").await,
                 Standing::Standby => {
                     tracing::info!("on standby: another coordinator leads, or is about to");
@@ -102,18 +105,34 @@ impl Candidate {
                 }
                 Standing::Elected => tracing::info!("elected"),
             }
+            let leads = |standing| match standing {
+                Standing::Elected => true,
+                Standing::Joining => returns,
+                Standing::Standby => false,
+            };
+            let no_longer_leads = async {
+                let mut known = standing;
+                loop {
+                    known = candidacy.changed(known).await?;
+                    if leads(known) != leads(standing) || !leads(known) {
+                        return Ok::<_, Error>(known);
+                    }
+                    tracing::info!("elected");
+                }
+            };
             standing = tokio::select! {
                 () = shutdown.requested() => return Ok(()),
-                changed = candidacy.changed(standing) => changed?,
-                ended = self.reign(shutdown), if standing == Standing::Elected => return ended,
+                changed = no_longer_leads => changed?,
+                ended = self.reign(shutdown), if leads(standing) => return ended,
             };
         }
     }
 
     /// Leads, and serves until another leads or the process is to end.
     async fn reign(&self, shutdown: &Shutdown) -> Result<()> {
-        let Config { kafka, job, durability, .. } = &self.config;
-        let reign = self.when_reachable(|| lead(&self.admin, kafka, job, *durability)).await?;
+        let Config { kafka, job, durability, instance, .. } = &self.config;
+        let instance = instance.as_deref();
+        let reign = self.when_reachable(|| lead(&self.admin, kafka, job, *durability, instance)).await?;
         let (sender, events) = mpsc::channel(WAITING);
         let desk = Desk {
             fingerprint: reign.record.fingerprint,

@@ -44,6 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "6s", value_parser = duration)]
     #[serde(serialize_with = "as_text")]
     pub session_timeout: Duration,
+    /// Name of this coordinator, the same over restarts, different for each: one that led last leads again at once when it is
+    /// started again [default: the machine's name and the port of --listen]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Copies of each partition of the topics that are made here [default: the cluster's]
     #[arg(long, value_name = "COPIES")]
     pub replication: Option<u16>,
@@ -94,6 +98,8 @@ pub struct Config {
     pub grace: Duration,
     /// [`Args::session_timeout`]
     pub session_timeout: Duration,
+    /// [`Args::name`]; `None` where there is none that is the same over restarts.
+    pub instance: Option<String>,
     /// How topics are made.
     pub durability: Durability,
 }
@@ -116,6 +122,7 @@ impl Config {
             worker_return_timeout: args.worker_return_timeout,
             grace: args.grace,
             session_timeout: args.session_timeout,
+            instance: args.name.clone().or_else(|| instance_at(args.listen)),
             durability: Durability { replication: args.replication, min_insync: args.min_insync },
         })
     }
@@ -138,6 +145,13 @@ impl Config {
             ..default
         }
     }
+}
+
+/// A process that listens there has no living forerunner of this name: only one at a time can have the port.
+fn instance_at(listen: SocketAddr) -> Option<String> {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let machine = machine.trim();
+    (listen.port() != 0 && !machine.is_empty()).then(|| format!("{machine}:{}", listen.port()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -33,12 +33,21 @@ pub(crate) struct LeaderRecord {
     version: u32,
     /// Drawn for each writing: by it the writer finds its record again.
     leader: String,
+    /// The name of the coordinator that wrote it, the same over restarts, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
 }
 
 impl LeaderRecord {
-    /// A record like no other.
-    pub(crate) fn draw() -> Self {
-        Self { version: LEADER_VERSION, leader: Uuid::new_v4().to_string() }
+    /// A record like no other, of the coordinator `instance`.
+    pub(crate) fn draw(instance: Option<&str>) -> Self {
+        let instance = instance.map(str::to_owned);
+        Self { version: LEADER_VERSION, leader: Uuid::new_v4().to_string(), instance }
+    }
+
+    /// Whether the coordinator `instance` wrote it.
+    pub(crate) fn is_of(&self, instance: Option<&str>) -> bool {
+        self.instance.is_some() && self.instance.as_deref() == instance
     }
 }
 
@@ -90,12 +99,20 @@ mod tests {
     #[test]
     fn the_last_leader_counts_and_its_offset_is_the_term() {
         let mut control = Control::default();
-        let (first, last) = (LeaderRecord::draw(), LeaderRecord::draw());
+        let (first, last) = (LeaderRecord::draw(None), LeaderRecord::draw(Some("a")));
         control.take("c", &entry(3, LEADER_KEY, &serde_json::to_vec(&first).unwrap())).unwrap();
         control.take("c", &entry(4, "request", b"?")).unwrap();
         control.take("c", &entry(9, LEADER_KEY, &serde_json::to_vec(&last).unwrap())).unwrap();
         assert_eq!(control, Control { leader: Some((Term(9), last)), job: None });
         assert_ne!(first, control.leader.unwrap().1);
+    }
+
+    #[test]
+    fn a_record_names_its_writer_where_that_has_a_name() {
+        let named = LeaderRecord::draw(Some("a"));
+        assert!(named.is_of(Some("a")) && !named.is_of(Some("b")) && !named.is_of(None));
+        let earlier: LeaderRecord = serde_json::from_str(r#"{"version":1,"leader":"x"}"#).unwrap();
+        assert!(!earlier.is_of(None), "two without a name are not the same");
     }
 
     #[test]

@@ -44,16 +44,25 @@ pub(crate) struct Reign {
     pub(crate) partitions: u32,
 }
 
+/// What is there before a job is led.
+#[derive(Clone, Debug)]
+pub(crate) struct Approach {
+    pub(crate) source: TopicDescription,
+    /// Who led last, where that can be seen.
+    pub(crate) leader: Option<LeaderRecord>,
+}
+
 /// Looks whether this job can be led, and finds or makes source and control topic. Deposes nobody.
 pub(crate) async fn approach(
     admin: &Admin,
     kafka: &KafkaConfig,
     job: &Job,
     durability: Durability,
-) -> Result<TopicDescription> {
+) -> Result<Approach> {
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
-    let known = if admin.topic(&control).await?.is_some() { look(kafka, &control).await? } else { None };
+    let seen = if admin.topic(&control).await?.is_some() { look(kafka, &control).await? } else { None };
+    let Control { leader, job: known } = seen.unwrap_or_default();
     let source = match &known {
         Some(record) => {
             record.matches(job)?;
@@ -64,7 +73,7 @@ pub(crate) async fn approach(
         None => topics.source().await?,
     };
     topics.control().await?;
-    Ok(source)
+    Ok(Approach { source, leader: leader.map(|(_, record)| record) })
 }
 
 /// Comes to lead `job`.
@@ -73,11 +82,13 @@ pub(crate) async fn lead(
     kafka: &KafkaConfig,
     job: &Job,
     durability: Durability,
+    instance: Option<&str>,
 ) -> Result<Reign> {
-    let source = approach(admin, kafka, job, durability).await?;
+    let Approach { source, .. } = approach(admin, kafka, job, durability).await?;
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
-    let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control };
+    let leader = LeaderRecord::draw(instance);
+    let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control, leader };
     let (desk, term, found) = blocking("lead", move || desk.take()).await?;
     let record = match found {
         Some(record) => {
@@ -100,12 +111,12 @@ pub(crate) async fn lead(
     Ok(Reign { term, record, partitions: source.partitions })
 }
 
-/// The job record, if it can be seen without fencing anybody.
-async fn look(kafka: &KafkaConfig, topic: &str) -> Result<Option<JobRecord>> {
+/// What the control topic says, if it can be seen without fencing anybody.
+async fn look(kafka: &KafkaConfig, topic: &str) -> Result<Option<Control>> {
     let (kafka, topic) = (kafka.clone(), topic.to_owned());
     blocking("read the control topic", move || {
         match Control::read(&kafka, &topic, Duration::from_secs(2)) {
-            Ok(control) => Ok(control.job),
+            Ok(control) => Ok(Some(control)),
             // Left open by a predecessor that died; taking over ends it.
             Err(Error::Kafka(KafkaError::OpenTransaction { .. })) => Ok(None),
             Err(error) => Err(error),
@@ -143,6 +154,7 @@ struct Desk {
     kafka: KafkaConfig,
     job: String,
     topic: String,
+    leader: LeaderRecord,
 }
 
 /// The desk of the one who sits at it: its producer is the last to have been initialised.
@@ -158,13 +170,12 @@ impl Desk {
         let mut producer = TransactionalProducer::open(&self.kafka, &self.topic, options)?;
         producer.init(INIT_PATIENCE)?;
         let mut taken = TakenDesk { desk: self, producer };
-        let leader = LeaderRecord::draw();
-        let json = serde_json::to_vec(&leader)
+        let json = serde_json::to_vec(&taken.desk.leader)
             .map_err(|error| Error::Refused { what: "leader record", reason: error.to_string() })?;
         taken.commit("leader record", &[output(&taken.desk.topic, PARTITION, Some(LEADER_KEY), json)])?;
         let control = Control::read(&taken.desk.kafka, &taken.desk.topic, PATIENCE)?;
         match control.leader {
-            Some((term, last)) if last == leader => Ok((taken, term, control.job)),
+            Some((term, last)) if last == taken.desk.leader => Ok((taken, term, control.job)),
             last => Err(Error::Deposed { job: taken.desk.job, by: last.map(|(term, _)| term) }),
         }
     }
