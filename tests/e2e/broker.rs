@@ -3,10 +3,14 @@
 use std::{thread, time::Duration};
 
 use rdkafka::{
-    Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
+    admin::{AlterConfig, ResourceSpecifier},
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use tidegate_tests::{ApacheKafka, clients};
+use tidegate_tests::{
+    ApacheKafka,
+    clients::{self, Isolation},
+};
 
 use crate::services::Services;
 
@@ -197,6 +201,112 @@ fn a_source_truncated_below_a_position_ends_ingest_with_what_the_log_holds() {
             status.workers.iter().filter_map(|worker| worker.stats.as_ref()).map(|stats| stats.applied);
         (applied.sum::<u64>() == 10).then_some(())
     });
+}
+
+#[test]
+fn with_skip_reading_goes_on_behind_what_was_deleted_and_counts_it() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    let bootstrap = broker.bootstrap();
+    let (mut services, topic) = services(bootstrap, "skipped", 2);
+    let text =
+        job(topic.trim_end_matches("-in"), "1s").replace("source:\n", "source:\n  on_data_loss: skip\n");
+    services.set_job(&text);
+    let producer = plain(bootstrap);
+    (0..2).for_each(|partition| send(&producer, &topic, partition, 0..10));
+    services.start_all();
+    services.until_covered(20, WINDOW_MS);
+    services.stop("ingest");
+    // Partition 0 loses some of what is not read yet, partition 1 all of it: its log is empty behind the deleted records.
+    (0..2).for_each(|partition| send(&producer, &topic, partition, 5_000..5_020));
+    let admin = clients::admin(bootstrap).unwrap();
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&topic, 0, Offset::Offset(15)).unwrap();
+    before.add_partition_offset(&topic, 1, Offset::Offset(30)).unwrap();
+    clients::wait(admin.delete_records(&before, &clients::admin_options())).unwrap().unwrap();
+    services.start("ingest");
+    services.until_covered(20 + 15, WINDOW_MS);
+    send(&producer, &topic, 1, 9_000..9_010);
+    services.until_covered(20 + 15 + 10, WINDOW_MS);
+    let skipped =
+        services.until("the count", |status| (status.offsets_skipped > 0).then_some(status.offsets_skipped));
+    assert_eq!(skipped, 5 + 20);
+    let log = services.log("ingest");
+    let said = log.lines().filter(|line| line.contains("deleted before they were read"));
+    assert_eq!(said.count(), 2, "{log}");
+    // The answer is that of the records that were there to be read: none of 5000 to 5004 in partition 0, none in 1.
+    let results = records_of(bootstrap, &topic.replace("-in", "-out"), 4);
+    let count = |window: i64| -> i64 {
+        let of_window = results.iter().filter(|result| result["window_start"] == window);
+        of_window.map(|result| result["n"].as_i64().unwrap()).sum()
+    };
+    assert_eq!([count(0), count(5_000), count(9_000)], [20, 15, 10]);
+}
+
+#[test]
+fn a_compacted_source_is_read_as_what_is_left_of_it() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    let bootstrap = broker.bootstrap();
+    let name = clients::unique("compacted");
+    let topic = format!("{name}-in");
+    let settings =
+        [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.ms", "200")];
+    clients::create_topic_named(bootstrap, &topic, 2, &settings).unwrap();
+    let producer = plain(bootstrap);
+    let send_keyed = |times: std::ops::Range<i64>| {
+        for (time, partition) in times.flat_map(|time| [(time, 0), (time, 1)]) {
+            let value = format!("{{\"user\":\"u{}\",\"ts\":{time}}}", time % 7);
+            let key = format!("k{}", time % 50);
+            let record = BaseRecord::to(&topic).partition(partition).key(&key).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(clients::PATIENCE).unwrap();
+    };
+    let left = || records_of(bootstrap, &topic, 2).len();
+    send_keyed(0..5_000);
+    let mut sent = 5_000;
+    let begun = std::time::Instant::now();
+    while left() > 1_000 {
+        assert!(begun.elapsed() < clients::PATIENCE * 4, "{} of {} records are left", left(), 2 * sent);
+        // The segment that is written to is not compacted: a later record closes it.
+        send_keyed(sent..sent + 1);
+        sent += 1;
+        thread::sleep(Duration::from_millis(200));
+    }
+    // What is left stays.
+    let keep = AlterConfig::new(ResourceSpecifier::Topic(&topic))
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", "-1");
+    let admin = clients::admin(bootstrap).unwrap();
+    clients::wait(admin.alter_configs(&[keep], &clients::admin_options()))
+        .unwrap()
+        .unwrap()
+        .remove(0)
+        .unwrap();
+
+    let left = u64::try_from(left()).unwrap();
+    let mut services = Services::new(bootstrap, &job(&name, "1s"));
+    services.start_all();
+    let watermark = services.until_covered(left, WINDOW_MS);
+    let said = services.verify(watermark);
+    assert!(said.contains(&format!("records={left}")) && said.contains("mismatches=0"), "{said}");
+    services.until("positions behind the gaps", |status| {
+        let at_end = |position: u64| position == u64::try_from(sent).unwrap();
+        status
+            .partitions
+            .iter()
+            .all(|partition| at_end(partition.position) && partition.lag == 0)
+            .then_some(())
+    });
+}
+
+/// The values of a topic as JSON.
+fn records_of(bootstrap: &str, topic: &str, partitions: i32) -> Vec<serde_json::Value> {
+    let read = |partition| {
+        clients::read_to_end(bootstrap, topic, partition, Offset::Beginning, Isolation::ReadCommitted)
+            .unwrap()
+    };
+    let records = (0..partitions).flat_map(read);
+    records.map(|record| serde_json::from_slice(record.payload().unwrap_or_default()).unwrap()).collect()
 }
 
 #[test]

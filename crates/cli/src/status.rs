@@ -109,6 +109,10 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
             p.lag
         );
     }
+    if status.offsets_skipped > 0 {
+        let skipped = status.offsets_skipped;
+        let _ = writeln!(out, "\n{skipped} offsets were deleted before they were read, and passed over");
+    }
     let _ = writeln!(out, "\n{:12} {:9} {:22} shards", "worker", "state", "address");
     for worker in &status.workers {
         let shards: Vec<String> =

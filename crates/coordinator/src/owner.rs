@@ -60,8 +60,8 @@ pub(crate) struct Owner {
     assignment: AssignmentMachine,
     ingests: BTreeMap<ReaderId, Ingest>,
     workers: BTreeMap<WorkerId, Worker>,
-    /// Records read, by ingest, those that left included.
-    records: BTreeMap<u64, u64>,
+    /// By ingest, those that left included.
+    totals: BTreeMap<u64, v1::IngestStats>,
     /// The largest event time each partition's reader has accepted.
     newest: BTreeMap<Partition, EventTime>,
     announced_owners: u64,
@@ -96,7 +96,7 @@ impl Owner {
             parts,
             ingests: BTreeMap::new(),
             workers: BTreeMap::new(),
-            records: BTreeMap::new(),
+            totals: BTreeMap::new(),
             newest: BTreeMap::new(),
             announced_owners: 0,
             next_tick: Tick(0),
@@ -204,7 +204,7 @@ impl Owner {
             }
             IngestEvent::Stats(stats) => {
                 if let Some(ingest) = self.ingests.get(&reader) {
-                    self.records.insert(ingest.ingest, stats.records);
+                    self.totals.insert(ingest.ingest, stats);
                 }
             }
             IngestEvent::Gone(refused) => {
@@ -449,7 +449,7 @@ impl Owner {
     }
 
     fn status(&self) -> v1::JobStatus {
-        let read = self.records.values().copied().fold(0, u64::saturating_add);
+        let sum = |of: fn(&v1::IngestStats) -> u64| self.totals.values().map(of).fold(0, u64::saturating_add);
         let stats =
             |name: &str| self.workers.get(&WorkerId(name.to_owned())).and_then(|known| known.stats.clone());
         let now = self.now();
@@ -462,7 +462,8 @@ impl Owner {
             &Totals {
                 now,
                 clock: self.ingests_clock(now),
-                records_read: read,
+                records_read: sum(|stats| stats.records),
+                offsets_skipped: sum(|stats| stats.skipped),
                 newest: &self.newest,
                 workers: &stats,
             },

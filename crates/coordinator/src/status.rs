@@ -72,6 +72,7 @@ pub(crate) struct Totals<'a> {
     pub(crate) clock: EventTime,
     /// By all ingests.
     pub(crate) records_read: u64,
+    pub(crate) offsets_skipped: u64,
     /// The largest event time seen in each partition.
     pub(crate) newest: &'a BTreeMap<Partition, EventTime>,
     /// The last stats of a worker, by its name.
@@ -120,6 +121,7 @@ pub(crate) fn job_status(
         workers: assignment.workers().into_iter().map(worker).collect(),
         owners: owners(assignment.owners()).owners,
         records_read: totals.records_read,
+        offsets_skipped: totals.offsets_skipped,
         facts: Some(facts.clone()),
         watermark_risen_ms: ago(explained.risen),
         watermark_pace: explained.pace,

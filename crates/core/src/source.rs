@@ -457,6 +457,24 @@ impl SourcePartition {
         }
     }
 
+    /// The lane cannot read on: the log begins at `start` now, behind its position, and what lay between is gone (design §5,
+    /// `on_data_loss`). It goes on there, and the missing offsets are a gap like those of markers. Gives how many they are for
+    /// this lane.
+    pub fn lost_below(&mut self, kind: LaneKind, start: Offset, effects: &mut Vec<Effect>) -> u64 {
+        // A catch-up lane ends where the main lane is, which finds out for itself.
+        let start = match (kind, &self.main) {
+            (LaneKind::CatchUp, Some(main)) => start.min(main.position()),
+            _ => start,
+        };
+        let Some(lane) = self.lane_mut(kind) else { return 0 };
+        let lost = start.0.saturating_sub(lane.position().0);
+        self.end(kind, start, effects);
+        if let Some(lane) = self.lane_mut(kind) {
+            effects.push(Effect::Start(kind, lane.position()));
+        }
+        lost
+    }
+
     /// Whether reading is held up: a worker gives no credit, or the coordinator paused the partition.
     pub fn set_held(&mut self, held: bool, now: Tick) {
         if self.activity.held && !held {

@@ -58,7 +58,8 @@ pub enum Error {
     /// Records that were not read yet are gone.
     #[error(
         "{0}: records that this job has not read were deleted (retention, or DeleteRecords), or the topic was created anew; \
-         restore them, or give the job another name to begin with what is there"
+         restore them, go on without them by `source.on_data_loss: skip` where the log still holds what comes after them, or give \
+         the job another name to begin with what is there"
     )]
     SourceTruncated(#[source] tidegate_kafka::Error),
     /// The source has been read as far as its group allows, and the reader ended.

@@ -33,7 +33,9 @@ pub(crate) struct IngestMetrics {
     positions: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     watermarks: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
     demotions: Counter,
+    skipped: Family<PartitionLabel, Counter>,
     total: Arc<AtomicU64>,
+    total_skipped: Arc<AtomicU64>,
 }
 
 impl IngestMetrics {
@@ -61,6 +63,12 @@ impl IngestMetrics {
             "Workers without credit that reading went on without",
             demotions.clone(),
         );
+        let skipped = Family::default();
+        registry.register(
+            "tidegate_ingest_skipped_offsets",
+            "Offsets that were deleted before they were read, and passed over",
+            skipped.clone(),
+        );
         let lane = |lane| records.get_or_create_owned(&LaneLabel { lane });
         Self {
             main: lane("main"),
@@ -68,7 +76,9 @@ impl IngestMetrics {
             positions,
             watermarks,
             demotions,
+            skipped,
             total: Arc::default(),
+            total_skipped: Arc::default(),
         }
     }
 
@@ -84,6 +94,18 @@ impl IngestMetrics {
     /// A worker had no credit, and reading goes on without it.
     pub(crate) fn demoted(&self) {
         self.demotions.inc();
+    }
+
+    /// So many offsets of a partition were deleted before they were read.
+    pub(crate) fn skipped(&self, partition: Partition, offsets: u64) {
+        self.skipped.get_or_create(&PartitionLabel { partition: partition.0 }).inc_by(offsets);
+        self.total_skipped.fetch_add(offsets, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// All offsets passed over by this process.
+    #[must_use]
+    pub(crate) fn total_skipped(&self) -> u64 {
+        self.total_skipped.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// All records read by this process.

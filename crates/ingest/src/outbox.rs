@@ -158,9 +158,9 @@ impl Outbox {
     }
 
     /// Sends the totals of this process.
-    pub(crate) fn stats(&self, records: u64) {
+    pub(crate) fn stats(&self, records: u64, skipped: u64) {
         if let Some(coordinator) = &self.coordinator {
-            let message = v1::ingest_report::Message::Stats(v1::IngestStats { records });
+            let message = v1::ingest_report::Message::Stats(v1::IngestStats { records, skipped });
             // The totals are sent again in a second.
             let _ = coordinator.try_send(v1::IngestReport { message: Some(message) });
         }

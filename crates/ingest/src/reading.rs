@@ -25,7 +25,7 @@ use tidegate_core::{
     time::{EventTime, Offset, Partition, Shard, Tick},
 };
 use tidegate_extract::{Extractor, Reject};
-use tidegate_job::Job;
+use tidegate_job::{Job, OnDataLoss};
 use tidegate_kafka::{GroupReader, PartitionReader, ReaderEvent, Record, RecordBatch};
 use tidegate_proto::v1;
 use tidegate_runtime::{clock::Clock, metrics::Readiness};
@@ -318,9 +318,47 @@ impl Reading {
             ReaderEvent::Failed(error) if error.is_retriable() => {
                 tracing::warn!(%error, "reading goes on after a failure");
             }
+            ReaderEvent::Failed(tidegate_kafka::Error::OffsetOutOfRange {
+                partition,
+                offset,
+                log_start,
+                end,
+                ..
+            }) if self.can_skip(offset, log_start, end) => self.skip(kind, partition, log_start),
             ReaderEvent::Failed(error) => return Err(self.unreadable(error)),
         }
         Ok(())
+    }
+
+    /// Whether the job goes on without what is missing at `offset`. A log that ends before it is no log of which records were
+    /// deleted: what is written there next would be taken for what was read (docs/decisions/0007).
+    fn can_skip(&self, offset: Offset, log_start: Option<Offset>, end: Option<Offset>) -> bool {
+        self.job.source.on_data_loss == OnDataLoss::Skip
+            && (log_start.is_none() || end.is_none_or(|end| offset <= end))
+    }
+
+    /// Goes on at the beginning of the log; where the brokers do not say where that is, the same offset is tried again.
+    fn skip(&mut self, kind: LaneKind, partition: Partition, log_start: Option<Offset>) {
+        // What failed was perhaps started before the present start.
+        if !self.is_current(kind, partition) {
+            return;
+        }
+        let mut lost = 0;
+        self.with(partition, |source| {
+            let mut effects = Vec::new();
+            lost = source.lost_below(kind, log_start.unwrap_or_default(), &mut effects);
+            effects
+        });
+        if lost > 0 {
+            self.metrics.skipped(partition, lost);
+            tracing::warn!(
+                partition = partition.0,
+                offset = log_start.unwrap_or_default().0,
+                lost,
+                ?kind,
+                "records were deleted before they were read; reading goes on behind them"
+            );
+        }
     }
 
     fn unreadable(&self, error: tidegate_kafka::Error) -> Error {
@@ -555,7 +593,7 @@ impl Reading {
                 self.metrics.partition(*partition, main.position(), main.tracker().watermark());
             }
         }
-        self.outbox.stats(self.metrics.total());
+        self.outbox.stats(self.metrics.total(), self.metrics.total_skipped());
     }
 }
 

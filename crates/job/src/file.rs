@@ -54,6 +54,8 @@ pub(crate) struct SourceSection {
     pub(crate) partitions: Option<u32>,
     /// Where a new job begins. Default `earliest`.
     pub(crate) start_from: Option<StartFromWord>,
+    /// What becomes of records that were deleted before they were read. Default `stop`.
+    pub(crate) on_data_loss: Option<OnDataLossWord>,
     /// Format of the payload. Default `json`.
     pub(crate) format: Option<Format>,
     pub(crate) key: KeyChoice,
@@ -70,6 +72,16 @@ pub(crate) enum StartFromWord {
     Earliest,
     /// With the records that arrive from now on.
     Latest,
+}
+
+/// What becomes of records that were deleted before they were read.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnDataLossWord {
+    /// Reading ends with an error.
+    Stop,
+    /// Reading goes on at the oldest record that is left; what is missing is counted.
+    Skip,
 }
 
 /// Format of the payload.

@@ -31,6 +31,8 @@ pub struct Source {
     pub partitions: Option<u32>,
     /// Where a new job begins.
     pub start_from: StartFrom,
+    /// What becomes of records that were deleted before they were read.
+    pub on_data_loss: OnDataLoss,
     /// What the records are grouped by.
     pub key: KeySource,
     /// Where the event time is, tried in order; at least one.
@@ -44,6 +46,15 @@ pub enum StartFrom {
     Earliest,
     /// With the records that arrive after the start.
     Latest,
+}
+
+/// What becomes of records that were deleted before they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// Reading ends with an error.
+    Stop,
+    /// Reading goes on at the oldest record that is left; what is missing is counted.
+    Skip,
 }
 
 /// What the records are grouped by.

@@ -4,7 +4,9 @@ mod fingerprint;
 mod refused;
 mod schema;
 
-use crate::{DeadLetter, Job, JobFile, KeySource, Sink, Source, StartFrom, State, TimeSource, TimeUnit};
+use crate::{
+    DeadLetter, Job, JobFile, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource, TimeUnit,
+};
 use crate::{duration_text, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
@@ -59,6 +61,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
             topic: "clicks".to_owned(),
             partitions: Some(4),
             start_from: StartFrom::Earliest,
+            on_data_loss: OnDataLoss::Stop,
             key: KeySource::Field("/user".to_owned()),
             event_time: vec![
                 TimeSource::Header { name: "event-time".to_owned(), unit: TimeUnit::Millis },
@@ -113,6 +116,7 @@ fn what_is_left_out_has_the_documented_default() {
     let job = job(LEAST);
     assert_eq!(job.source.partitions, None);
     assert_eq!(job.source.start_from, StartFrom::Earliest);
+    assert_eq!(job.source.on_data_loss, OnDataLoss::Stop);
     assert_eq!(job.source.key, KeySource::RecordKey);
     let header = TimeSource::Header { name: "event-time".to_owned(), unit: TimeUnit::Millis };
     assert_eq!(job.source.event_time, [header, TimeSource::RecordTimestamp]);

@@ -161,6 +161,48 @@ fn a_catch_up_joins_at_exactly_the_position_of_the_main_lane() {
 }
 
 #[test]
+fn a_lane_whose_records_are_gone_goes_on_where_the_log_begins() {
+    let mut source = source(1);
+    source.wants(A, &[want(0, 10, Some(50))], Tick(0));
+    read(&mut source, LaneKind::Main, 0, 12, 100);
+    let mut effects = Vec::new();
+    assert_eq!(source.lost_below(LaneKind::Main, Offset(40), &mut effects), 27, "13 to 39");
+    assert_eq!(starts(&effects), [(LaneKind::Main, 40)]);
+    read(&mut source, LaneKind::Main, 0, 41, 110);
+    let frames = source.tick(Tick(6));
+    assert_eq!(
+        spans(&frames),
+        [(A, 10, 42, 2)],
+        "what is missing is a gap in the offsets, no end of the session"
+    );
+    let mut effects = Vec::new();
+    assert_eq!(source.lost_below(LaneKind::Main, Offset(40), &mut effects), 0, "nothing is lost twice");
+    assert_eq!(starts(&effects), [(LaneKind::Main, 42)]);
+}
+
+#[test]
+fn a_catch_up_whose_records_are_gone_joins_the_main_lane() {
+    let mut source = source(2);
+    source.wants(A, &[want(0, 30, None)], Tick(0));
+    source.wants(B, &[want(1, 4, None)], Tick(0));
+    let mut effects = Vec::new();
+    assert_eq!(source.lost_below(LaneKind::CatchUp, Offset(20), &mut effects), 16);
+    assert_eq!(starts(&effects), [(LaneKind::CatchUp, 20)]);
+    let mut effects = Vec::new();
+    assert_eq!(
+        source.lost_below(LaneKind::CatchUp, Offset(50), &mut effects),
+        10,
+        "the rest is for the main lane"
+    );
+    assert!(starts(&effects).is_empty() && source.catch_up().is_none());
+    assert_eq!(spans(&effects), [(B, 4, 30, 0), (A, 30, 30, 0)]);
+    let mut effects = Vec::new();
+    assert_eq!(source.lost_below(LaneKind::Main, Offset(50), &mut effects), 20);
+    assert_eq!(starts(&effects), [(LaneKind::Main, 50)]);
+    assert_eq!(spans(&source.tick(Tick(6))), [(A, 30, 50, 0), (B, 30, 50, 0)]);
+}
+
+#[test]
 fn a_catch_up_that_comes_to_the_end_joins_behind_markers() {
     let mut source = source(2);
     source.wants(A, &[want(0, 10, None)], Tick(0));

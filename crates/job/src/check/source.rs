@@ -1,8 +1,10 @@
 //! Where the records come from.
 
 use super::Checker;
-use crate::file::{Format, KeyChoice, SourceSection, StartFromWord, TimeEntry, TimePlace, UnitWord};
-use crate::job::{KeySource, Source, StartFrom, TimeSource, TimeUnit};
+use crate::file::{
+    Format, KeyChoice, OnDataLossWord, SourceSection, StartFromWord, TimeEntry, TimePlace, UnitWord,
+};
+use crate::job::{KeySource, OnDataLoss, Source, StartFrom, TimeSource, TimeUnit};
 use crate::names;
 
 const EVENT_TIME_HEADER: &str = "event-time";
@@ -17,6 +19,10 @@ impl Checker<'_> {
         let start_from = match section.start_from {
             None | Some(StartFromWord::Earliest) => StartFrom::Earliest,
             Some(StartFromWord::Latest) => StartFrom::Latest,
+        };
+        let on_data_loss = match section.on_data_loss {
+            None | Some(OnDataLossWord::Stop) => OnDataLoss::Stop,
+            Some(OnDataLossWord::Skip) => OnDataLoss::Skip,
         };
         let format = match section.format {
             None | Some(Format::Json) => None,
@@ -36,6 +42,7 @@ impl Checker<'_> {
             topic: topic?,
             partitions: partitions?,
             start_from,
+            on_data_loss,
             key: key?,
             event_time: event_time?,
         })

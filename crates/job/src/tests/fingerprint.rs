@@ -50,7 +50,10 @@ fn it_stays_with_what_may_change() {
         ),
         ("sink: { topic: out }", "sink: { topic: other }\nallowed_lateness: 1h"),
         ("{ topic: dead }", "{ topic: other, replay: { ttl: 1h } }"),
-        ("topic: in", "topic: in\n  partitions: 7\n  start_from: latest\n  format: json"),
+        (
+            "topic: in",
+            "topic: in\n  partitions: 7\n  start_from: latest\n  on_data_loss: skip\n  format: json",
+        ),
         ("{ topic: dead }", "{ topic: dead }\nstate: { memory: 1GiB, commit_interval: 1s }"),
     ] {
         assert_eq!(
