@@ -161,6 +161,10 @@ pub async fn a_lost_workers_shards_are_fenced_and_come_back_to_it(rig: Rig) -> R
     })
     .await??;
     drop(worker);
+    // One that is back before its loss is noticed is given its shards without a fence: it fences them as it takes them.
+    while coordinator.status().await?.workers.iter().any(|worker| worker.state == "live") {
+        tokio::task::yield_now().await;
+    }
 
     // It comes back at once: its shards wait for it, by new assignments, given only after the fence.
     let mut worker = Worker::connect(&coordinator, hello("w0", fingerprint)).await?;

@@ -290,7 +290,7 @@ fn what_waits_of_an_ended_stream_goes() {
     holds(&outcome);
     assert!(count(&outcome, "frames of ended streams") > 20, "{:?}", outcome.census);
     let broken = std::panic::catch_unwind(|| flapping(Some(Mutation::EndedStreamsWait)).violation);
-    let violation = broken.map_or_else(|payload| Some(runner::as_violation(payload)), |ended| ended);
+    let violation = broken.unwrap_or_else(|payload| Some(runner::as_violation(payload)));
     assert!(violation.is_some_and(|seen| seen.invariant.starts_with("I7")), "what waits adds up");
 }
 

@@ -69,20 +69,27 @@ pub(crate) struct FeedService {
 
 /// The newest stream of each ingest that is connected.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Streams(Arc<Mutex<HashMap<u64, (u64, Weak<Replies>)>>>);
+pub(crate) struct Streams(Arc<Mutex<HashMap<u64, Newest>>>);
+
+#[derive(Debug)]
+struct Newest {
+    number: u64,
+    replies: Weak<Replies>,
+}
 
 impl Streams {
     /// An ingest has one stream, the newest: one before it, of which this end has not heard that it broke, ends. `None` for one
     /// that comes behind a newer one.
     fn open(&self, ingest: u64, stream: u64) -> Option<Arc<Replies>> {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|_, (_, known)| known.strong_count() > 0);
-        if streams.get(&ingest).is_some_and(|(newest, _)| *newest > stream) {
+        streams.retain(|_, known| known.replies.strong_count() > 0);
+        if streams.get(&ingest).is_some_and(|known| known.number > stream) {
             return None;
         }
         let replies = Arc::new(Replies::default());
-        let before = streams.insert(ingest, (stream, Arc::downgrade(&replies)));
-        if let Some(before) = before.and_then(|(_, before)| before.upgrade()) {
+        let newest = Newest { number: stream, replies: Arc::downgrade(&replies) };
+        let before = streams.insert(ingest, newest);
+        if let Some(before) = before.and_then(|before| before.replies.upgrade()) {
             before.close();
         }
         Some(replies)
