@@ -32,6 +32,27 @@ pub(crate) fn a_topic_is_made_once(bootstrap: &str) -> Result<()> {
     })
 }
 
+/// As coordinators that start together do.
+pub(crate) fn a_topic_that_two_make_at_once_is_there_for_both(bootstrap: &str) -> Result<()> {
+    run(async {
+        let [one, other] = [Admin::open(&config(bootstrap))?, Admin::open(&config(bootstrap))?];
+        one.reachable(PATIENCE).await?;
+        other.reachable(PATIENCE).await?;
+        for _ in 0..6 {
+            let topic = NewTopic::of_role(unique("both"), 20, TopicRole::Control);
+            let make = async |admin: &Admin| {
+                let created = admin.create(&topic).await?;
+                admin.verify(&topic.name, TopicRole::Control).await?;
+                anyhow::Ok(created)
+            };
+            let (first, second) = tokio::join!(make(&one), make(&other));
+            let made = [first?, second?].into_iter().filter(|made| *made == Created::Created).count();
+            assert_eq!(made, 1);
+        }
+        Ok(())
+    })
+}
+
 pub(crate) fn a_topic_made_anew_has_another_id(bootstrap: &str) -> Result<()> {
     run(async {
         let admin = Admin::open(&config(bootstrap))?;

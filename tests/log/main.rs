@@ -69,6 +69,7 @@ on_both_brokers! {
     }
     admin {
         a_topic_is_made_once,
+        a_topic_that_two_make_at_once_is_there_for_both,
         a_topic_made_anew_has_another_id,
         settings_that_lose_data_are_named,
         records_are_deleted_up_to_an_offset,

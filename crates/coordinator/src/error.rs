@@ -104,6 +104,12 @@ pub enum Error {
         /// How many it must have.
         wanted: u32,
     },
+    /// A topic that is there, and that a broker does not know.
+    #[error("topic `{topic}` is not known to all brokers yet")]
+    Settling {
+        /// The topic.
+        topic: String,
+    },
     /// There is no job record, but there is state.
     #[error(
         "topic `{topic}` partition {partition} holds committed state, but topic `{control}` has no job record of `{job}`; \
@@ -174,7 +180,7 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Kafka(error) => error.is_retriable(),
-            Self::Undecided { .. } => true,
+            Self::Undecided { .. } | Self::Settling { .. } => true,
             Self::SourceMissing { .. }
             | Self::SourceDeleted { .. }
             | Self::SourceRecreated { .. }

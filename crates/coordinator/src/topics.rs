@@ -144,7 +144,11 @@ impl Topics<'_> {
                 self.create(topic).await?;
             }
         }
-        Ok(self.admin.verify(&name, role).await?)
+        match self.admin.verify(&name, role).await {
+            // Brokers learn of a topic that another coordinator makes at different times.
+            Err(tidegate_kafka::Error::UnknownTopic { topic }) => Err(Error::Settling { topic }),
+            verified => Ok(verified?),
+        }
     }
 
     async fn create(&self, topic: NewTopic) -> Result<()> {

@@ -89,7 +89,8 @@ impl Admin {
         .await
     }
 
-    /// Makes a topic and waits until the cluster shows it. One that is there already is left as it is.
+    /// Makes a topic and waits until the cluster shows it. One that is there already, or that another makes just now, is left as
+    /// it is.
     ///
     /// # Errors
     ///
@@ -107,33 +108,34 @@ impl Admin {
             .create_topics([&raw], &options())
             .await
             .map_err(|error| Error::client(&what, &error))?;
-        match results.into_iter().next() {
-            Some(Ok(_)) => {}
-            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(Created::Exists),
+        let created = match results.into_iter().next() {
+            Some(Ok(_)) => Created::Created,
+            // The one that has made it may not have been answered yet, and brokers learn of it at different times.
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Created::Exists,
             Some(Err((_, code))) => return Err(Error::code(what, code)),
             None => return Err(Error::code(what, RDKafkaErrorCode::Fail)),
+        };
+        let deadline = Deadline::after(TIMEOUT);
+        loop {
+            match self.shown(topic, created, deadline.left()).await {
+                Ok(()) => return Ok(created),
+                Err(error) if deadline.has_passed() => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
         }
-        self.appeared(topic.name.clone(), topic.partitions).await?;
-        Ok(Created::Created)
     }
 
-    /// Waits until every partition of the topic has a leader that answers.
-    async fn appeared(&self, topic: String, partitions: u32) -> Result<()> {
+    /// Every partition of a topic has a leader that answers, and its settings can be read.
+    async fn shown(&self, topic: &NewTopic, created: Created, patience: Duration) -> Result<()> {
+        let (name, wanted) = (topic.name.clone(), topic.partitions);
         self.blocking(move |admin| {
-            let deadline = Deadline::after(TIMEOUT);
+            let found = admin.partition_count(&name)?;
+            let partitions = if created == Created::Created { wanted } else { found };
             let all: Vec<_> = (0..partitions).map(Partition).collect();
-            loop {
-                let found = admin.partition_count(&topic).and_then(|_| {
-                    list_offsets(admin.client.inner(), &topic, &all, [Mark::LogStart], deadline.left())
-                });
-                match found {
-                    Ok(_) => return Ok(()),
-                    Err(error) if deadline.has_passed() => return Err(error),
-                    Err(_) => std::thread::sleep(Duration::from_millis(20)),
-                }
-            }
+            list_offsets(admin.client.inner(), &name, &all, [Mark::LogStart], patience).map(drop)
         })
-        .await
+        .await?;
+        self.configs(&topic.name).await.map(drop)
     }
 
     /// Deletes a topic. One that is not there is fine.
