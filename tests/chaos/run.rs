@@ -146,7 +146,8 @@ impl Run {
             (Target::Broker, _) => match action {
                 Action::Halt => self.broker.freeze(),
                 Action::Resume => self.broker.resume(),
-                Action::Start => self.broker.restart(),
+                // Its link may be cut.
+                Action::Start => self.broker.restart_without_waiting(),
                 _ => self.broker.stop(),
             },
             (Target::Process(name), _) => self.system.apply(name, *action),
@@ -190,8 +191,9 @@ impl Run {
         }
         match self.broker.pid() {
             Some(_) => self.broker.resume()?,
-            None => self.broker.restart()?,
+            None => self.broker.restart_without_waiting()?,
         }
+        self.broker.wait_until_ready()?;
         self.system.heal()?;
         let produced = self.load.take().context("no load")?.stop()?;
         let healed = Instant::now();

@@ -113,6 +113,7 @@ impl ApacheKafka {
         let mut broker = Self { directory, place, libs, bootstrap, process: None };
         broker.format()?;
         broker.run()?;
+        broker.wait_until_ready()?;
         Ok(broker)
     }
 
@@ -149,6 +150,12 @@ impl ApacheKafka {
 
     /// Starts the broker again on the same port and data, after killing it if it still runs.
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_without_waiting()?;
+        self.wait_until_ready()
+    }
+
+    /// The same, and does not wait for it to answer: it may be where nobody hears it.
+    pub fn restart_without_waiting(&mut self) -> Result<()> {
         if self.process.is_some() {
             self.kill()?;
         }
@@ -197,10 +204,11 @@ impl ApacheKafka {
         BufReader::new(stdout).read_line(&mut line)?;
         let pid = line.trim().parse().with_context(|| format!("process id of the broker: {line:?}"))?;
         self.process = Some(Process { keeper, leash, pid });
-        self.wait_until_ready()
+        Ok(())
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    /// Waits until the broker answers.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
         let client: BaseConsumer = client_config(&self.bootstrap).create()?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
