@@ -159,9 +159,8 @@ impl Owner {
         if now >= self.next_tick {
             self.next_tick = Tick(now.0.saturating_add(TICK_MS));
             let clock = self.ingests_clock(now);
-            for effect in self.watermarks.tick(now, clock) {
-                self.direct_reader(effect);
-            }
+            let effects = self.watermarks.tick(now, clock);
+            self.direct_readers(effects);
             let effects = self.assignment.tick(now);
             self.perform(effects);
             self.forget_workers();
@@ -380,22 +379,34 @@ impl Owner {
         }
     }
 
-    fn direct_reader(&mut self, effect: WatermarkEffect) {
-        let (reader, message) = match effect {
-            WatermarkEffect::Raise { reader, partition, at, to } => {
-                let raise = v1::Raise { partition: partition.0, at: at.0, to_ms: to.millis() };
-                (reader, ToIngest::Raise(raise))
+    /// One message of a kind to each reader, however many of its partitions it is about.
+    fn direct_readers(&mut self, effects: Vec<WatermarkEffect>) {
+        let mut raises: BTreeMap<ReaderId, Vec<v1::Raise>> = BTreeMap::new();
+        let mut pauses: BTreeMap<ReaderId, Vec<v1::Pause>> = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                WatermarkEffect::Raise { reader, partition, at, to } => {
+                    let raise = v1::Raise { partition: partition.0, at: at.0, to_ms: to.millis() };
+                    raises.entry(reader).or_default().push(raise);
+                }
+                WatermarkEffect::Pause { reader, partition } => {
+                    tracing::info!(partition = partition.0, "paused a partition that is too far ahead");
+                    let pause = v1::Pause { partition: partition.0, paused: true };
+                    pauses.entry(reader).or_default().push(pause);
+                }
+                WatermarkEffect::Resume { reader, partition } => {
+                    tracing::info!(partition = partition.0, "a partition may go on");
+                    let pause = v1::Pause { partition: partition.0, paused: false };
+                    pauses.entry(reader).or_default().push(pause);
+                }
             }
-            WatermarkEffect::Pause { reader, partition } => {
-                tracing::info!(partition = partition.0, "paused a partition that is too far ahead");
-                (reader, ToIngest::Pause(v1::Pause { partition: partition.0, paused: true }))
-            }
-            WatermarkEffect::Resume { reader, partition } => {
-                tracing::info!(partition = partition.0, "a partition may go on");
-                (reader, ToIngest::Pause(v1::Pause { partition: partition.0, paused: false }))
-            }
-        };
-        self.direct_ingest(reader, message);
+        }
+        for (reader, pauses) in pauses {
+            self.direct_ingest(reader, ToIngest::Pauses(v1::Pauses { pauses }));
+        }
+        for (reader, raises) in raises {
+            self.direct_ingest(reader, ToIngest::Raises(v1::Raises { raises }));
+        }
     }
 
     fn direct_all_ingests(&mut self, message: &ToIngest) {

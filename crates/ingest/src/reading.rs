@@ -244,12 +244,18 @@ impl Reading {
                 }
                 self.on_owners(&owners);
             }
-            Message::Raise(raise) => {
-                if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {
-                    source.raise(Offset(raise.at), EventTime(raise.to_ms));
+            Message::Raises(raises) => {
+                for raise in raises.raises {
+                    if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {
+                        source.raise(Offset(raise.at), EventTime(raise.to_ms));
+                    }
                 }
             }
-            Message::Pause(pause) => self.set_paused(Partition(pause.partition), pause.paused),
+            Message::Pauses(pauses) => {
+                for pause in pauses.pauses {
+                    self.set_paused(Partition(pause.partition), pause.paused);
+                }
+            }
         }
         Ok(())
     }

@@ -63,5 +63,6 @@ fn raise(
         return None;
     }
     source.raised = Some((to, now));
+    source.lifted = Some(to);
     Some(WatermarkEffect::Raise { reader, partition, at: at.position, to })
 }

@@ -123,6 +123,8 @@ pub(super) struct Source {
     pub(super) risen: Option<Tick>,
     /// The last raise asked of the present reader at the present position, and when.
     pub(super) raised: Option<(EventTime, Tick)>,
+    /// The last raise asked of any reader: a watermark that stands there tells of no record.
+    pub(super) lifted: Watermark,
 }
 
 impl Source {
@@ -137,6 +139,7 @@ impl Source {
             since: None,
             risen: None,
             raised: None,
+            lifted: None,
         }
     }
 
@@ -146,7 +149,6 @@ impl Source {
             return Heard::Stale;
         }
         let new_reader = self.owner != Some(sender);
-        let raised = self.raised.map(|(to, _)| to);
         if new_reader {
             self.raised = None;
         }
@@ -167,7 +169,7 @@ impl Source {
         }
         // A reader that starts behind the last record has not accepted it, but the shards have seeded its watermark, perhaps
         // with records that nobody reported: none is further ahead of it than the delay. A raise is no record.
-        let risen = report.watermark > known && report.watermark != raised;
+        let risen = report.watermark > known && report.watermark != self.lifted;
         let seeded = report.watermark.filter(|_| risen).map(|at| at.plus(delay));
         self.seen = self.seen.max(report.max_event_time).max(seeded);
         let state = SourceState::of(report);

@@ -294,6 +294,17 @@ fn quiet_finish_raises_every_partition_past_the_last_window() {
 }
 
 #[test]
+fn quiet_finish_that_is_heard_of_only_on_a_new_stream_does_not_chase_itself() {
+    let mut m = machine(1, WatermarkConfig { on_quiet: OnQuiet::Finish, ..config() });
+    m.report(A, &idle(0, 90, 9), Tick(0));
+    assert_eq!(raises(&m.tick(Tick(1), NO_CLOCK)), [(0, 9, 160)]);
+    m.reader_gone(A);
+    m.report(B, &Report { max_event_time: Some(EventTime(100)), ..idle(0, 160, 9) }, Tick(2));
+    assert_eq!(m.tick(Tick(3), NO_CLOCK), [], "the raise that it was asked for is no record");
+    assert_eq!(m.watermark(), Some(EventTime(160)));
+}
+
+#[test]
 fn quiet_finish_after_a_restart_of_all_takes_the_seeded_watermark_plus_the_delay() {
     let mut m = machine(1, WatermarkConfig { on_quiet: OnQuiet::Finish, ..config() });
     m.report(A, &Report { max_event_time: None, ..idle(0, 90, 9) }, Tick(0));
