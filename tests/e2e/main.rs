@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod bad_input;
+mod bounds;
 mod broker;
 mod clicks;
 mod coordinators;

@@ -135,6 +135,11 @@ impl Services {
         }
     }
 
+    /// The process id of a service that runs.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.children[name].id()
+    }
+
     /// The services that have ended by themselves.
     pub fn dead(&mut self) -> Vec<String> {
         let children = self.children.iter_mut();
