@@ -138,11 +138,15 @@ impl Run {
 
     /// Where a service shows its metrics.
     pub fn metrics_of(&self, name: &str) -> String {
-        let said = "serving metrics address=";
+        self.logged(name, "serving metrics address=")
+    }
+
+    /// The word that a service has last logged after `said`.
+    pub fn logged(&self, name: &str, said: &str) -> String {
         self.until_logged(name, &[said, "\n"]);
         let log = fs::read_to_string(self.folder.path().join("run").join(format!("{name}.log"))).unwrap();
-        let (_, address) = log.rsplit_once(said).unwrap();
-        address.split_whitespace().next().unwrap().to_owned()
+        let (_, word) = log.rsplit_once(said).unwrap();
+        word.split_whitespace().next().unwrap().to_owned()
     }
 
     /// Waits until the service of this name has logged these, one after another.

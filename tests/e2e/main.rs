@@ -14,3 +14,4 @@ mod prometheus;
 mod services;
 mod slow;
 mod stopping;
+mod trace_join;

@@ -16,6 +16,10 @@ pub enum Requirement {
     Maven,
     /// `prometheus` and `promtool`.
     Prometheus,
+    /// `prometheus-pushgateway`.
+    Pushgateway,
+    /// `tshark`, and the right to capture on loopback.
+    Tshark,
 }
 
 impl Requirement {
@@ -27,6 +31,8 @@ impl Requirement {
             Self::Prometheus => {
                 ["prometheus", "promtool"].iter().all(|program| output(program, "--version").is_some())
             }
+            Self::Pushgateway => output("prometheus-pushgateway", "--version").is_some(),
+            Self::Tshark => output("tshark", "-D").is_some_and(|text| text.contains("(Loopback)")),
         }
     }
 
@@ -51,6 +57,8 @@ impl Requirement {
             Self::Java => "a Java runtime, 17 or newer,",
             Self::Maven => "Maven (`mvn`)",
             Self::Prometheus => "Prometheus (`prometheus` and `promtool`)",
+            Self::Pushgateway => "the Pushgateway (`prometheus-pushgateway`)",
+            Self::Tshark => "`tshark`, and be root,",
         }
     }
 }
@@ -61,6 +69,8 @@ impl fmt::Display for Requirement {
             Self::Java => "Java",
             Self::Maven => "Maven",
             Self::Prometheus => "Prometheus",
+            Self::Pushgateway => "Pushgateway",
+            Self::Tshark => "tshark that may capture",
         })
     }
 }

@@ -9,6 +9,7 @@ mod screen;
 mod services;
 mod status;
 mod topics;
+mod trace_join;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
         address: String,
     },
+    /// Join a capture of tshark and the services' logs by trace into one timeline
+    TraceJoin(trace_join::TraceJoinArgs),
     /// Print the JSON Schema of job files
     Schema,
 }
@@ -66,6 +69,7 @@ async fn run(command: Command) -> Result<bool> {
     match command {
         Command::Dev(args) => return dev::run(*args).await,
         Command::Verify(args) => return verify::run(args).await,
+        Command::TraceJoin(args) => return trace_join::run(args).await,
         Command::Ready { address } => return ready::run(&address).await,
         Command::Clicks(args) => feeder::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
