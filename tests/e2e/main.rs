@@ -13,5 +13,6 @@ mod monitoring;
 mod prometheus;
 mod services;
 mod slow;
+mod spilling;
 mod stopping;
 mod trace_join;

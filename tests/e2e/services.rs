@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{Read, Write},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -67,27 +69,51 @@ impl Services {
         }
     }
 
-    /// Starts a service.
+    /// Starts a service; workers are told apart by what follows `window-worker`.
     pub fn start(&mut self, name: &str) {
         self.start_with(name, &[]);
     }
 
     /// Starts a service with further flags.
     pub fn start_with(&mut self, name: &str, flags: &[&str]) {
-        let mut command = self.program(name);
+        let is_worker = name.starts_with("window-worker");
+        let mut command = self.program(if is_worker { "window-worker" } else { name });
         command.arg("--job").arg(self.job()).args(["--kafka", &self.bootstrap]);
         if name == "watermark-coordinator" {
             command.args(["--listen", &self.coordinator]);
         } else {
             command.args(["--coordinator", &self.coordinator]);
         }
-        if name == "window-worker" {
-            command.args(["--name", "worker"]).arg("--state").arg(self.folder.path().join("state"));
+        if is_worker {
+            command.args(["--name", name]).arg("--state").arg(self.state_of(name));
         }
         command.args(flags);
         let log = File::options().create(true).append(true).open(self.log_of(name)).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.children.insert(name.to_owned(), child);
+    }
+
+    /// The directory of a worker's local store.
+    pub fn state_of(&self, worker: &str) -> PathBuf {
+        self.folder.path().join(format!("state-{worker}"))
+    }
+
+    /// Kills a service at once.
+    pub fn kill(&mut self, name: &str) {
+        let mut child = self.children.remove(name).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// What a service shows of itself.
+    pub fn metrics(&self, name: &str) -> String {
+        let log = self.log(name);
+        let (_, address) = log.rsplit_once("serving metrics address=").unwrap();
+        let mut connection = TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+        connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).unwrap();
+        text
     }
 
     fn log_of(&self, name: &str) -> PathBuf {

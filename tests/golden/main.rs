@@ -6,7 +6,11 @@ use tidegate_core::{
     block::{Assembler, Block, Closing, Entries, JobId, Scalars},
     entry::{EntryKey, Input},
     frame::{Frame, Rows, SessionId},
-    time::{EventTime, Offset, Partition, Shard},
+    job::{
+        AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec,
+    },
+    shard::ShardState,
+    time::{EventTime, Offset, Partition, Shard, Span},
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -31,6 +35,8 @@ fn state_entries() {
     assert_eq!(key(EntryKey::Row(EventTime(1_000), b"ab")), "0180000000000003e86162");
     assert_eq!(key(EntryKey::Row(EventTime(-1), b"")), "017fffffffffffffff");
     assert_eq!(key(EntryKey::Revision(EventTime(0), b"k")), "0280000000000000006b");
+    assert_eq!(key(EntryKey::Base(EventTime(0), b"k")), "0380000000000000006b");
+    assert_eq!(key(EntryKey::Index(EventTime(0), 258)), "0480000000000000000000000000000102");
     let mut value = Vec::new();
     Input { next: Offset(300), watermark: Some(EventTime(-2)), applied: 5, dead: 1 }.encode(&mut value);
     assert_eq!(hex(&value), "ac0201fffffffffffffffe0501");
@@ -46,11 +52,13 @@ fn a_changelog_chunk() {
         sequence: 9,
         assignment: AssignmentId { term: Term(3), number: 200 },
         begins: Some(JobId(*b"0123456789abcdef")),
+        base: true,
         scalars: Scalars {
             watermark: Some(EventTime(1_000)),
             purged: None,
             closing: Some(Closing { done: Some(EventTime(500)), key: Some(b"k".to_vec()) }),
             log_bytes: 77,
+            run: 300,
         },
         entries,
     };
@@ -58,6 +66,54 @@ fn a_changelog_chunk() {
     assert_eq!(chunks.len(), 1);
     assert_eq!(hex(&chunks[0]), CHUNK);
     assert_eq!(Assembler::default().push(&chunks[0]).unwrap(), Some(block));
+}
+
+/// What was written before there were runs is read.
+#[test]
+fn a_changelog_chunk_of_format_1() {
+    let block = Assembler::default().push(&bytes(CHUNK_1)).unwrap().unwrap();
+    assert_eq!((block.sequence, block.base, block.scalars.run, block.scalars.log_bytes), (9, false, 0, 77));
+    assert_eq!(block.begins, Some(JobId(*b"0123456789abcdef")));
+    assert_eq!(block.entries.iter().filter(Result::is_ok).count(), 2);
+}
+
+#[test]
+fn a_part_of_a_run() {
+    let mut state = ShardState::empty(&job());
+    state.fold(&ShardState::genesis(JobId([1; 16]), &[])).unwrap();
+    let mut block = Block { incarnation: 1, sequence: 1, ..Block::default() };
+    let mut key = Vec::new();
+    EntryKey::Row(EventTime(10), b"ab").encode(&mut key);
+    block.entries.upsert(&key, &[3]);
+    block.scalars.run = 5;
+    state.fold(&block).unwrap();
+    let part = state.runs().parts().next().unwrap();
+    let (id, chunk) = part.held().next().unwrap();
+    assert_eq!(hex(&id.to_bytes()), "800000000000000a000000000000000100000000");
+    assert_eq!((hex(&part.to_index()), hex(&chunk)), (PART_INDEX.to_owned(), PART_CHUNK.to_owned()));
+}
+
+fn job() -> JobSpec {
+    JobSpec {
+        shards: 1,
+        watermark: WatermarkSpec {
+            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
+            idle_timeout: Span(1),
+            on_quiet: OnQuiet::Hold,
+            max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
+            reanchor_after: None,
+        },
+        window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },
+        allowed_lateness: Span(0),
+        columns: Vec::new(),
+        aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = (0..hex.len()).step_by(2);
+    pairs.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 #[test]
@@ -79,5 +135,8 @@ fn a_frame_on_the_wire() {
 
 /// xxh3_64 of "" is 2d06800538d394c2 and of "a" e6c632b61e964e1f, by the published test vectors.
 const SHARDS: [u32; 6] = [2, 15, 9, 4, 15, 3];
-const CHUNK: &str = "544701010203040506070800000000000000090000000000000001014ca5cc15a8cc6003c80101303132333435363738396162636465660100000000000003e800020100000000000001f4016b4d01036b65790576616c75650204676f6e65";
+const PART_INDEX: &str = "00010d026162";
+const PART_CHUNK: &str = "4eb76f140a3a2cf60261620103";
+const CHUNK: &str = "544702010203040506070800000000000000090000000000000001c4d4c36c2b995f4b03c80102303132333435363738396162636465660100000000000003e800020100000000000001f4016b4dac0201036b65790576616c75650204676f6e65";
+const CHUNK_1: &str = "544701010203040506070800000000000000090000000000000001014ca5cc15a8cc6003c80101303132333435363738396162636465660100000000000003e800020100000000000001f4016b4d01036b65790576616c75650204676f6e65";
 const FRAME: &str = "08051064186820880e280132440804120800000000030000001a10e803000000000000ffffffffffffffff22036162632a08020000000300000032150a10f9ffffffffffffff0000000000000000120101";

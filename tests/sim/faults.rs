@@ -76,9 +76,14 @@ impl World {
             let lost = self.ctx.dice.chance(300);
             let incarnation = self.ctx.dice.bits();
             let ahead = self.ctx.dice.chance(500);
+            let loses_chunk = self.ctx.dice.chance(300);
             let volume = self.abandoned(&name).map(std::mem::take).unwrap_or_default();
             let volume = volume.into_iter().filter(|_| !lost).map(|(shard, mut store)| {
-                store.damage(incarnation, ahead);
+                if loses_chunk {
+                    store.lose_chunk();
+                } else {
+                    store.damage(incarnation, ahead);
+                }
                 (shard, store)
             });
             let volume = volume.collect();

@@ -124,7 +124,7 @@ impl Ledger {
             violated("I6: one committed chain", format!("{}: {error}", place()));
         }
         account.committer = request.worker;
-        account.most_rows = account.most_rows.max(account.state.open_rows());
+        account.most_rows = account.most_rows.max(account.state.open_rows() as usize);
         let after = account.state.clone();
         ensure(after.canonical() == request.owner, "rebuild = owner", || {
             format!(
@@ -290,7 +290,7 @@ impl Ledger {
     pub fn check_log(&self, shard: Shard, bytes: usize) {
         let row = 60 + 30 * self.scenario.job.aggregates.len();
         let live = self.shards[shard.0 as usize].most_rows * row + 100 * self.topic.partitions.len();
-        let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(4 * live) + 1_000;
+        let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(2 * live) + 1_000;
         ensure(bytes <= 2 * begins, "I7: the log is bounded by the state", || {
             format!("shard {shard}: {bytes} bytes, a snapshot begins at about {begins}")
         });

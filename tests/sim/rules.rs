@@ -50,7 +50,7 @@ use crate::{
     mutation::Mutation,
     runner::{self, Outcome},
     scenario::{FaultKind, Faults, Scenario},
-    store::{Found, LocalStore, restore},
+    store::{Found, restore},
     world::World,
 };
 use tidegate_core::{
@@ -396,10 +396,11 @@ fn a_store_ahead_of_the_log_is_said() {
     let genesis = ShardState::genesis(JOB, &[(Partition(0), Offset(0))]);
     let next = Block { incarnation: 7, sequence: 1, ..Block::default() };
     let log = [(Offset(0), genesis.clone())];
-    let store = LocalStore::new(&job, &[genesis.clone(), next.clone()]);
-    assert_eq!(restore(&job, Some(&store), &log, false).1, Found::Ahead);
     let longer = [(Offset(0), genesis), (Offset(2), next)];
-    assert_eq!(restore(&job, Some(&store), &longer, false).1, Found::Store);
+    let mut store = None;
+    assert_eq!(restore(&job, &mut store, &longer, false).1, Found::LogAlone);
+    assert_eq!(restore(&job, &mut store.clone(), &log, false).1, Found::Ahead);
+    assert_eq!(restore(&job, &mut store, &longer, false).1, Found::Store);
 }
 
 #[test]

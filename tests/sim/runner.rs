@@ -15,12 +15,13 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 300;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 26] = [
+const EXERCISED: [&str; 29] = [
     "catch-up readings",
     "closings over several commits",
     "commits",
     "commits aborted",
     "commits fenced",
+    "compactions",
     "faults",
     "final",
     "gaps refused",
@@ -35,6 +36,8 @@ const EXERCISED: [&str; 26] = [
     "pauses for drift",
     "payloads asked for",
     "raises",
+    "runs",
+    "stores that lost a chunk",
     "stores used",
     "tombstone",
     "unknown outcomes",

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub ingests: u32,
     pub workers: u32,
     pub limits: Limits,
+    /// Bytes of rows that a shard may have in memory.
+    pub memory: Option<usize>,
     pub pace: Pace,
     pub timing: Timing,
     pub watermark: WatermarkConfig,
@@ -158,7 +160,9 @@ impl Scenario {
                 commit_bytes: *dice.pick(&[400, 1_500, 1 << 20]),
                 snapshot_log_bytes: *dice.pick(&[300, 3_000, 1 << 20]),
                 snapshot_step: *dice.pick(&[20, 100, 64 << 10]),
+                chunk_bytes: *dice.pick(&[1, 60, 4_000]),
             },
+            memory: *dice.pick(&[None, Some(0), Some(700), Some(2_500)]),
             pace: Pace {
                 commit_interval: dice.within(10, 100),
                 min_interval: dice.within(1, 25),
@@ -227,6 +231,7 @@ impl Scenario {
             ingests: 1,
             workers: 2,
             limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20, ..Limits::default() },
+            memory: None,
             pace: Pace { commit_interval: 50, min_interval: 10, heartbeat: 200 },
             timing: Timing { start_grace: 300, report_interval: 100 },
             assignment: AssignmentConfig {

@@ -14,7 +14,7 @@ use tidegate_core::{
     block::Block,
     frame::{Frame, Rows, SessionId, ShardFrame},
     pacing::{CommitPacer, Urgency},
-    shard::{Applied, Nack, ShardMachine},
+    shard::{Applied, Commit, Nack, ShardMachine, Spilled},
     source::{Opening, Want},
     time::{Offset, Partition, Shard, Tick, Watermark},
 };
@@ -23,12 +23,12 @@ use crate::{
     changelog::CommitOutcome,
     context::{CommitRequest, Context, Event, LinkId, Message, Process},
     mutation::Mutation,
-    store::{Found, LocalStore, restore},
+    store::{Found, restore},
     violation::violated,
 };
 
 /// The stores of a worker's volume, by shard; they outlive the process.
-pub type Volume = BTreeMap<Shard, LocalStore>;
+pub type Volume = BTreeMap<Shard, crate::store::LocalStore>;
 
 #[derive(Debug)]
 pub struct Worker {
@@ -73,6 +73,8 @@ pub struct Slot {
     attempt: u64,
     since: u64,
     releasing: bool,
+    /// What the local store was given does not read.
+    distrusts: bool,
     /// W_s as last known committed.
     committed: Watermark,
 }
@@ -96,7 +98,7 @@ struct Owning {
     committing: Option<(Box<CommitRequest>, BTreeMap<LinkId, u64>)>,
     retried: bool,
     /// Committed blocks that the local store has not taken in.
-    unstored: Vec<Block>,
+    unstored: Vec<(Block, Option<Box<Spilled>>)>,
 }
 
 /// An answer that takes longer is taken for lost.
@@ -254,6 +256,7 @@ impl Worker {
             attempt: 0,
             since: 0,
             releasing: false,
+            distrusts: false,
             committed: None,
         };
         self.shards.insert(shard, slot);
@@ -350,10 +353,15 @@ impl Worker {
             log.iter_mut().for_each(|(_, block)| block.scalars.closing = None);
         }
         let believes = ctx.is_mutated(Mutation::StoreIsBelieved);
-        let (state, found) = restore(&ctx.scenario.job, volume.get(&shard), &log, believes);
+        let mut store = volume.remove(&shard).filter(|_| !std::mem::take(&mut slot.distrusts));
+        let (state, found) = restore(&ctx.scenario.job, &mut store, &log, believes);
+        volume.extend(store.map(|store| (shard, store)));
         ctx.note(|| {
             format!("worker {} restored shard {shard} at {:?}: {found:?}", self.id, state.identity())
         });
+        if state.canonical().unreadable.is_some() {
+            return self.distrust(shard, ctx);
+        }
         crate::violation::ensure(
             state.canonical() == ctx.ledger.state(shard).canonical(),
             "rebuild = owner",
@@ -364,9 +372,6 @@ impl Worker {
             Found::LogAlone => "logs restored",
             Found::Ahead => "stores ahead of the log",
         });
-        if found != Found::Store {
-            volume.remove(&shard);
-        }
         let incarnation = ctx.dice.bits();
         slot.committed = state.watermark();
         let (spec, limits) = (&ctx.scenario.job, ctx.scenario.limits);
@@ -375,12 +380,7 @@ impl Worker {
         if let Some(announced) = &self.announced {
             machine.announce(&mutated(announced, ctx));
         }
-        let unstored = match volume.get(&shard) {
-            Some(store) => {
-                log.into_iter().map(|(_, b)| b).filter(|b| b.sequence > store.head.sequence).collect()
-            }
-            None => log.into_iter().map(|(_, block)| block).collect(),
-        };
+        machine.set_memory(ctx.scenario.memory);
         slot.phase = Phase::Owning(Box::new(Owning {
             machine,
             epoch,
@@ -389,7 +389,7 @@ impl Worker {
             applied: BTreeMap::new(),
             committing: None,
             retried: false,
-            unstored,
+            unstored: Vec::new(),
         }));
         let committed = slot.committed;
         if slot.releasing {
@@ -495,6 +495,9 @@ impl Worker {
                 }
             }
         }
+        if owning.machine.failed().is_some() && !owning.machine.is_committing() {
+            return self.distrust(shard, ctx);
+        }
         let (machine, releasing) = (&owning.machine, slot.releasing);
         let urgency = match () {
             () if machine.has_output() => Urgency::Output,
@@ -521,6 +524,15 @@ impl Worker {
         }
     }
 
+    /// The store has lost what it was given: the log has it.
+    fn distrust(&mut self, shard: Shard, ctx: &mut Context) {
+        ctx.count("stores that lost a chunk");
+        if let Some(slot) = self.shards.get_mut(&shard) {
+            slot.distrusts = true;
+            self.initialise(shard, ctx);
+        }
+    }
+
     fn commit(&mut self, shard: Shard, ctx: &mut Context) {
         let Some(slot) = self.shards.get_mut(&shard) else { return };
         let Phase::Owning(owning) = &mut slot.phase else { return };
@@ -529,6 +541,12 @@ impl Worker {
         let attempt = ctx.number();
         slot.attempt = attempt;
         let owner = owning.machine.state().canonical();
+        if owner.unreadable.is_some() {
+            return self.distrust(shard, ctx);
+        }
+        if commit.spilled.is_some() {
+            ctx.count("runs");
+        }
         let request =
             Box::new(CommitRequest { worker: self.id, shard, attempt, epoch: owning.epoch, commit, owner });
         owning.committing = Some((request.clone(), std::mem::take(&mut owning.applied)));
@@ -551,16 +569,21 @@ impl Worker {
             CommitOutcome::Aborted => self.initialise(shard, ctx),
             CommitOutcome::Committed(offset) => {
                 let Some((request, credit)) = owning.committing.take() else { return };
-                let block = request.commit.block;
+                let Commit { block, spilled, .. } = request.commit;
                 owning.pacer.committed(Tick(ctx.now));
                 let committed = owning.machine.committed(block.sequence, offset);
                 slot.committed = block.scalars.watermark;
-                owning.unstored.push(block);
-                if owning.unstored.len() as u64 >= ctx.scenario.store_every {
-                    let blocks = std::mem::take(&mut owning.unstored);
-                    match volume.get_mut(&shard) {
-                        Some(store) => blocks.iter().for_each(|block| store.apply(&ctx.scenario.job, block)),
-                        None => drop(volume.insert(shard, LocalStore::new(&ctx.scenario.job, &blocks))),
+                owning.unstored.push((block, spilled));
+                // A run is written at once: frames may wait for it.
+                let due = owning.unstored.iter().any(|(_, spilled)| spilled.is_some())
+                    || owning.unstored.len() as u64 >= ctx.scenario.store_every;
+                if due && let Some(store) = volume.get_mut(&shard) {
+                    for (block, spilled) in std::mem::take(&mut owning.unstored) {
+                        owning.machine.stored(&store.apply(&ctx.scenario.job, &block, spilled.as_deref()));
+                    }
+                    if let Some(compaction) = owning.machine.compaction() {
+                        ctx.count("compactions");
+                        owning.machine.compacted(store.compact(compaction));
                     }
                 }
                 if let Some(before) = committed.truncate_before {

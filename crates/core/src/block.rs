@@ -22,7 +22,9 @@ use crate::{
 };
 
 const MAGIC: [u8; 2] = *b"TG";
-const VERSION: u8 = 1;
+/// Written; 1 is read too: it knew no runs.
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_RUNS: u8 = 1;
 const CHECKSUM_AT: usize = 27;
 const HEADER: usize = 35;
 const UPSERT: u8 = 1;
@@ -43,6 +45,9 @@ pub struct Block {
     pub assignment: AssignmentId,
     /// Set where a log may begin: everything that is not an entry is in each block, and all entries follow from here on.
     pub begins: Option<JobId>,
+    /// Set where a log may begin while the shard has runs: their rows follow as [`Base`](crate::entry::EntryKey::Base) entries,
+    /// this block's own rows among them.
+    pub base: bool,
     /// What is not an entry, as of this commit.
     pub scalars: Scalars,
     /// Upserts and deletes.
@@ -60,6 +65,9 @@ pub struct Scalars {
     pub closing: Option<Closing>,
     /// Bytes of changelog since the block at which the log begins.
     pub log_bytes: u64,
+    /// Number of the run that the rows in memory are to become. One that is higher than in the block before says that, after
+    /// this block's entries, the rows so far are a run ([`crate::runs`]).
+    pub run: u64,
 }
 
 /// How far a closing that spans several commits has come.
@@ -193,7 +201,7 @@ impl Block {
         match self.begins {
             None => out.push(0),
             Some(job) => {
-                out.push(1);
+                out.push(if self.base { 2 } else { 1 });
                 out.extend_from_slice(&job.0);
             }
         }
@@ -210,26 +218,29 @@ impl Block {
             }
         }
         put_varint(&mut out, u128::from(self.scalars.log_bytes));
+        put_varint(&mut out, u128::from(self.scalars.run));
         out.extend_from_slice(&self.entries.0);
         out
     }
 
-    fn from_body(incarnation: u64, sequence: u64, mut bytes: &[u8]) -> Result<Self, BlockError> {
-        let head = take_head(&mut bytes).ok_or(BlockError::Body("its head is cut off"))?;
-        let (assignment, begins, scalars) = head;
-        let entries = Entries(bytes.to_vec());
-        Ok(Self { incarnation, sequence, assignment, begins, scalars, entries })
+    fn from_body(
+        version: u8,
+        (incarnation, sequence): (u64, u64),
+        mut bytes: &[u8],
+    ) -> Result<Self, BlockError> {
+        let head = take_head(version, &mut bytes).ok_or(BlockError::Body("its head is cut off"))?;
+        Ok(Self { incarnation, sequence, entries: Entries(bytes.to_vec()), ..head })
     }
 }
 
-fn take_head(bytes: &mut &[u8]) -> Option<(AssignmentId, Option<JobId>, Scalars)> {
+fn take_head(version: u8, bytes: &mut &[u8]) -> Option<Block> {
     let assignment = AssignmentId { term: Term(take_u64(bytes)?), number: take_u64(bytes)? };
-    let begins = match take_byte(bytes)? {
-        0 => None,
-        1 => {
+    let (begins, base) = match take_byte(bytes)? {
+        0 => (None, false),
+        kind @ (1 | 2) => {
             let (job, rest) = bytes.split_first_chunk::<16>()?;
             *bytes = rest;
-            Some(JobId(*job))
+            (Some(JobId(*job)), kind == 2)
         }
         _ => return None,
     };
@@ -242,7 +253,9 @@ fn take_head(bytes: &mut &[u8]) -> Option<(AssignmentId, Option<JobId>, Scalars)
         _ => return None,
     };
     let log_bytes = take_u64(bytes)?;
-    Some((assignment, begins, Scalars { watermark, purged, closing, log_bytes }))
+    let run = if version == VERSION_WITHOUT_RUNS { 0 } else { take_u64(bytes)? };
+    let scalars = Scalars { watermark, purged, closing, log_bytes, run };
+    Some(Block { assignment, begins, base, scalars, ..Block::default() })
 }
 
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
@@ -251,12 +264,12 @@ fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
     Some(*byte)
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u128);
     out.extend_from_slice(bytes);
 }
 
-fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(take_varint(bytes)?).ok()?;
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
@@ -294,7 +307,7 @@ impl Assembler {
         }
         self.expected = 0;
         let body = std::mem::take(&mut self.parts);
-        Block::from_body(header.incarnation, header.sequence, &body).map(Some)
+        Block::from_body(header.version, (header.incarnation, header.sequence), &body).map(Some)
     }
 }
 
@@ -303,6 +316,7 @@ fn checksum(header: &[u8], part: &[u8]) -> u64 {
 }
 
 struct Header {
+    version: u8,
     incarnation: u64,
     sequence: u64,
     index: u32,
@@ -311,13 +325,17 @@ struct Header {
 }
 
 fn read_header(bytes: &[u8]) -> Option<Header> {
-    let rest = bytes.strip_prefix(&MAGIC)?.strip_prefix(&[VERSION])?;
+    let (version, rest) = bytes.strip_prefix(&MAGIC)?.split_first()?;
+    if ![VERSION_WITHOUT_RUNS, VERSION].contains(version) {
+        return None;
+    }
     let (incarnation, rest) = rest.split_first_chunk::<8>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (index, rest) = rest.split_first_chunk::<4>()?;
     let (count, rest) = rest.split_first_chunk::<4>()?;
     let (checksum, _) = rest.split_first_chunk::<8>()?;
     Some(Header {
+        version: *version,
         incarnation: u64::from_be_bytes(*incarnation),
         sequence: u64::from_be_bytes(*sequence),
         index: u32::from_be_bytes(*index),
@@ -342,7 +360,9 @@ mod tests {
                 purged: None,
                 closing: Some(Closing { done: Some(EventTime(10)), key: Some(b"k".to_vec()) }),
                 log_bytes: 1_000,
+                run: 3,
             },
+            base: true,
             entries: Entries::default(),
         };
         for entry in 0..entries {
@@ -388,7 +408,9 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Assembler::default().push(&bytes);
-            let _ = Block::from_body(1, 1, &bytes).map(|block| block.entries.iter().count());
+            for version in [VERSION_WITHOUT_RUNS, VERSION] {
+                let _ = Block::from_body(version, (1, 1), &bytes).map(|block| block.entries.iter().count());
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! 00 partition                 → next, watermark, applied, dead-lettered
 //! 01 slice start  group key    → the row of accumulators
 //! 02 window end   group key    → how often the window's result has been emitted
+//! 03 slice start  group key    → the row that all runs before a snapshot merge to: only in a changelog
+//! 04 slice start  file         → the index of a part of a run: only in a local store
 //! ```
 //! Numbers are big-endian with the sign bit flipped, so that byte order is number order and "windows that ended before X"
 //! is a range. Frozen by `tests/golden`.
@@ -17,6 +19,8 @@ use crate::{
 const POSITION: u8 = 0;
 const ROW: u8 = 1;
 const REVISION: u8 = 2;
+const BASE: u8 = 3;
+const INDEX: u8 = 4;
 
 /// A key of the state, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub enum EntryKey<'a> {
     Row(EventTime, &'a [u8]),
     /// The revisions of a group key's result in the window that ends there.
     Revision(EventTime, &'a [u8]),
+    /// The accumulators of a group key in the slice that starts there, of all runs before a snapshot ([`crate::runs`]).
+    Base(EventTime, &'a [u8]),
+    /// The part of a run with this file number, in the slice that starts there.
+    Index(EventTime, u64),
 }
 
 impl<'a> EntryKey<'a> {
@@ -37,11 +45,10 @@ impl<'a> EntryKey<'a> {
                 out.push(POSITION);
                 out.extend_from_slice(&partition.0.to_be_bytes());
             }
-            Self::Row(time, key) | Self::Revision(time, key) => {
-                out.push(if matches!(self, Self::Row(..)) { ROW } else { REVISION });
-                out.extend_from_slice(&ordered(*time));
-                out.extend_from_slice(key);
-            }
+            Self::Row(time, key) => encode_timed(ROW, *time, key, out),
+            Self::Revision(time, key) => encode_timed(REVISION, *time, key, out),
+            Self::Base(time, key) => encode_timed(BASE, *time, key, out),
+            Self::Index(time, file) => encode_timed(INDEX, *time, &file.to_be_bytes(), out),
         }
     }
 
@@ -57,20 +64,28 @@ impl<'a> EntryKey<'a> {
         match *kind {
             ROW => Some(Self::Row(time, key)),
             REVISION => Some(Self::Revision(time, key)),
+            BASE => Some(Self::Base(time, key)),
+            INDEX => Some(Self::Index(time, u64::from_be_bytes(key.try_into().ok()?))),
             _ => None,
         }
     }
 }
 
+fn encode_timed(kind: u8, time: EventTime, key: &[u8], out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(&ordered(time));
+    out.extend_from_slice(key);
+}
+
 const SIGN: u64 = 1 << 63;
 
-fn ordered(time: EventTime) -> [u8; 8] {
+pub(crate) fn ordered(time: EventTime) -> [u8; 8] {
     (time.0.cast_unsigned() ^ SIGN).to_be_bytes()
 }
 
 /// The key ranges, start inclusive and end exclusive, that hold only windows that ended at or before `purged`.
 #[must_use]
-pub fn purged_ranges(grid: &Grid, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 2] {
+pub fn purged_ranges(grid: &Grid, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 3] {
     let bound = |kind: u8, time: EventTime| {
         let mut key = vec![kind];
         key.extend_from_slice(&ordered(time));
@@ -79,7 +94,20 @@ pub fn purged_ranges(grid: &Grid, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 2] 
     [
         (vec![ROW], bound(ROW, grid.first_live_slice(purged))),
         (vec![REVISION], bound(REVISION, EventTime(purged.0.saturating_add(1)))),
+        (vec![INDEX], bound(INDEX, grid.first_live_slice(purged))),
     ]
+}
+
+/// The keys of all rows, start inclusive and end exclusive.
+#[must_use]
+pub fn all_rows() -> (Vec<u8>, Vec<u8>) {
+    (vec![ROW], vec![ROW + 1])
+}
+
+/// Chunks whose names are below this are of windows that ended at or before `purged` ([`crate::runs::ChunkId::to_bytes`]).
+#[must_use]
+pub fn purged_chunks(grid: &Grid, purged: EventTime) -> [u8; 8] {
+    ordered(grid.first_live_slice(purged))
 }
 
 /// What a shard has covered of one partition.
@@ -171,7 +199,7 @@ mod tests {
 
         #[test]
         fn keys_and_values_read_back(time in any::<i64>(), key in any::<Vec<u8>>(), input in any::<(u64, Option<i64>, u64, u64)>()) {
-            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Position(Partition(7))] {
+            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Position(Partition(7))] {
                 let encoded = bytes(entry);
                 prop_assert_eq!(EntryKey::decode(&encoded), Some(entry));
             }
@@ -188,9 +216,10 @@ mod tests {
             let spec = WindowSpec { size: Span(step + extra), step: Span(step), offset: Span(3) };
             let grid = Grid::new(&spec);
             let slice = grid.slice_of(EventTime(time));
-            let [rows, revisions] = purged_ranges(&grid, EventTime(purged));
+            let [rows, revisions, parts] = purged_ranges(&grid, EventTime(purged));
             let inside = |range: &(Vec<u8>, Vec<u8>), key: &[u8]| range.0.as_slice() <= key && key < range.1.as_slice();
             prop_assert_eq!(inside(&rows, &bytes(EntryKey::Row(slice, b"k"))), grid.last_end(slice) <= EventTime(purged));
+            prop_assert_eq!(inside(&parts, &bytes(EntryKey::Index(slice, 1))), grid.last_end(slice) <= EventTime(purged));
             prop_assert_eq!(inside(&revisions, &bytes(EntryKey::Revision(EventTime(time), b"k"))), time <= purged);
         }
     }

@@ -17,6 +17,7 @@ pub mod job;
 pub mod lane;
 pub mod pacing;
 pub mod record;
+pub mod runs;
 pub mod shard;
 pub mod sketch;
 pub mod slices;

@@ -17,7 +17,7 @@ mod state;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-pub use commit::{Commit, Committed, Pane, ResultRow};
+pub use commit::{Commit, Committed, Pane, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
 pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
 
@@ -28,6 +28,7 @@ use crate::{
     entry::Input,
     frame::{Rows, SessionId, ShardFrame},
     job::JobSpec,
+    runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
 };
 
@@ -36,15 +37,22 @@ use crate::{
 pub struct Limits {
     /// About how many bytes of results, dead letters and changes one commit holds.
     pub commit_bytes: usize,
-    /// A rolling snapshot begins when the log exceeds four times the live state and this.
+    /// A rolling snapshot begins when the log exceeds 1 3/4 times the live state and this.
     pub snapshot_log_bytes: u64,
     /// Bytes of state that each commit of a snapshot rewrites beyond its own changes, so that the snapshot ends.
     pub snapshot_step: usize,
+    /// About how many bytes of rows a chunk of a run holds.
+    pub chunk_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { commit_bytes: 8 << 20, snapshot_log_bytes: 4 << 20, snapshot_step: 64 << 10 }
+        Self {
+            commit_bytes: 8 << 20,
+            snapshot_log_bytes: 4 << 20,
+            snapshot_step: 64 << 10,
+            chunk_bytes: CHUNK_BYTES,
+        }
     }
 }
 
@@ -66,6 +74,24 @@ pub struct ShardMachine {
     refused: Vec<Option<(u64, SessionId)>>,
     in_flight: Option<commit::InFlight>,
     cycle: Option<commit::Cycle>,
+    /// The window that is being closed: where its results have come to.
+    window: Option<(EventTime, Merge)>,
+    memory: Memory,
+    /// About how many bytes the value of a row takes in the log.
+    value_bytes: usize,
+    /// A chunk did not read: the state is not whole, and nothing is committed any more.
+    failed: Option<Unreadable>,
+}
+
+/// How much memory the rows may take (I7).
+#[derive(Debug, Default)]
+struct Memory {
+    /// Beyond this they become a run; `None` where there is no store for it.
+    share: Option<usize>,
+    /// They are to become a run with the next commit, however few.
+    wanted: bool,
+    /// The store is behind: frames wait.
+    full: bool,
 }
 
 /// What changed since the last commit was planned.
@@ -123,6 +149,7 @@ impl ShardMachine {
     ) -> Option<Self> {
         let job = state.job.filter(|_| state.assignment <= assignment)?;
         (state.incarnation, state.assignment) = (incarnation, assignment);
+        let value_bytes = 2 * state.layout.stride();
         let mut machine = Self {
             shard,
             job,
@@ -138,7 +165,12 @@ impl ShardMachine {
             refused: Vec::new(),
             in_flight: None,
             cycle: None,
+            window: None,
+            memory: Memory::default(),
+            value_bytes,
+            failed: None,
         };
+        machine.state.runs.set_chunk_bytes(limits.chunk_bytes);
         machine.set_on_time();
         machine.close();
         Some(machine)
@@ -159,7 +191,49 @@ impl ShardMachine {
     /// Whether frames may be applied: not while a closing is under way or a commit's worth of changes waits (I7).
     #[must_use]
     pub fn takes_frames(&self) -> bool {
-        self.state.closing.is_none() && self.dirty.bytes + self.out.bytes < self.limits.commit_bytes
+        self.state.closing.is_none()
+            && !self.memory.full
+            && self.dirty.bytes + self.out.bytes < self.limits.commit_bytes
+    }
+
+    /// Sets how much memory the rows may take before they become a run; `None` where no local store takes runs: they stay.
+    pub const fn set_memory(&mut self, share: Option<usize>) {
+        self.memory.share = share;
+        if share.is_none() {
+            self.memory.full = false;
+        }
+    }
+
+    /// Asks for the rows in memory to become a run with the next commit: so a store that has missed some is whole again.
+    pub const fn want_run(&mut self) {
+        self.memory.wanted = true;
+    }
+
+    /// The store has these chunks: memory lets go of them, and frames may go on.
+    pub fn stored(&mut self, chunks: &[ChunkId]) {
+        self.state.stored(chunks);
+        self.memory.full = false;
+    }
+
+    /// A compaction that is due; only one at a time is under way.
+    pub fn compaction(&mut self) -> Option<Compaction> {
+        let boundary = self.cycle.as_ref().and_then(commit::Cycle::boundary);
+        self.state.compaction(boundary)
+    }
+
+    /// Takes the output of a compaction for its inputs, once the store has its chunks; false when the slice is gone.
+    pub fn compacted(&mut self, done: Compacted) -> bool {
+        self.window = None;
+        if let Some(cycle) = &mut self.cycle {
+            cycle.reopen();
+        }
+        self.state.compacted(done)
+    }
+
+    /// Set once a chunk did not read: the shard has to be restored from its log.
+    #[must_use]
+    pub const fn failed(&self) -> Option<&Unreadable> {
+        self.failed.as_ref()
     }
 
     /// The shard's input from `partition`.

@@ -54,6 +54,19 @@ impl Slices {
         self.open.range(first..).take_while(move |slice| slice.start < to)
     }
 
+    /// The slice at a place in the order of starts.
+    #[must_use]
+    pub fn at(&self, place: usize) -> Option<&Slice> {
+        self.open.get(place)
+    }
+
+    /// The places of the slices whose start lies in `[from, to)`.
+    #[must_use]
+    pub fn places(&self, from: EventTime, to: EventTime) -> std::ops::Range<usize> {
+        let place = |time: EventTime| self.open.partition_point(|slice| slice.start < time);
+        place(from)..place(to)
+    }
+
     /// All slices, ascending.
     pub fn iter(&self) -> impl Iterator<Item = &Slice> {
         self.open.iter()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// First byte of the stored identity: the version of the layout of the whole store (entries, meta and identity).
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// The last commit included in a store: where in which changelog its contents stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_stored_bytes_of_an_identity_are_frozen() {
-        let golden = b"\x010123456789abcdef\
+        let golden = b"\x020123456789abcdef\
             \x01\x02\x03\x04\x05\x06\x07\x08\
             \x00\x00\x00\x00\x00\x00\x00\x09\
             \xff\xff\xff\xff\xff\xff\xff\xfe\

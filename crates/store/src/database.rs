@@ -19,8 +19,8 @@ use std::time::Duration;
 use crate::directory::{Directory, failed};
 use crate::{Error, SledShard};
 
-/// Memory for sled's pages: it holds what is being written; the shards hold their state themselves.
-const PAGE_CACHE_BYTES: u64 = 64 << 20;
+/// Memory for sled's pages: it holds what is being written; the shards hold their state themselves, and read spilled rows in order.
+const PAGE_CACHE_BYTES: u64 = 16 << 20;
 
 /// Tries to open a database that was closed a moment ago: sled's own threads give up its lock a little later.
 const OPEN_TRIES: usize = 40;
@@ -101,15 +101,16 @@ impl Shared {
         self.current().number == number
     }
 
-    /// The tree of `shard`, emptied or as it is, and the number of its database; in a new database if this one fails.
-    pub(crate) fn open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
-        match self.try_open_tree(shard, empty) {
-            Err(Error::Damaged { .. }) => self.try_open_tree(shard, empty),
+    /// The trees of `shard`, of entries and of chunks, emptied or as they are, and the number of their database; in a new database
+    /// if this one fails.
+    pub(crate) fn open_trees(&self, shard: u32, empty: bool) -> Result<([sled::Tree; 2], u64), Error> {
+        match self.try_open_trees(shard, empty) {
+            Err(Error::Damaged { .. }) => self.try_open_trees(shard, empty),
             opened => opened,
         }
     }
 
-    fn try_open_tree(&self, shard: u32, empty: bool) -> Result<(sled::Tree, u64), Error> {
+    fn try_open_trees(&self, shard: u32, empty: bool) -> Result<([sled::Tree; 2], u64), Error> {
         let (db, number) = {
             let mut current = self.current();
             if current.db.is_none() {
@@ -118,15 +119,16 @@ impl Shared {
             (current.db.clone(), current.number)
         };
         let Some(db) = db else { return Err(self.damaged()) };
-        let name = format!("shard-{shard}");
-        let tree = guarded(|| {
+        let open = |kind: &str| {
+            let name = format!("{kind}-{shard}");
             if empty {
                 db.drop_tree(&name)?;
             }
             db.open_tree(&name)
-        });
-        match tree {
-            Ok(tree) => Ok((tree, number)),
+        };
+        // Entries first: chunks without entries that name them are of no harm.
+        match guarded(|| Ok([open("shard")?, open("chunks")?])) {
+            Ok(trees) => Ok((trees, number)),
             Err(cause) => Err(self.give_up(number, &cause)),
         }
     }

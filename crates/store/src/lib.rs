@@ -16,9 +16,11 @@
 //! <dir>/lock                          held by the process that owns the directory, with its pid
 //! <dir>/cache-<format>-<job>-<n>/     one sled database; n grows when a damaged one is given up
 //!     tree "shard-<s>"                i → identity   m → meta   e<key> → value
+//!     tree "chunks-<s>"               name → chunk of spilled rows
 //! ```
 
 mod changes;
+mod chunks;
 mod database;
 mod directory;
 mod memory;
@@ -29,6 +31,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 pub use changes::{Changes, FORMAT, Identity};
+pub use chunks::SledChunks;
 pub use database::Stores;
 pub use memory::MemoryStore;
 pub use shard::SledShard;

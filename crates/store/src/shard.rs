@@ -21,7 +21,7 @@ use sled::transaction::{
 
 use crate::changes::{Seal, hash};
 use crate::database::{Cause, Shared, guarded};
-use crate::{Changes, Error, Identity, ShardStore, Visit};
+use crate::{Changes, Error, Identity, ShardStore, SledChunks, Visit};
 
 /// Most in one sled transaction. A kill in the middle of a larger apply costs the shard its cache.
 const BOUND_WRITES: usize = 16_384;
@@ -38,14 +38,16 @@ pub struct SledShard {
     shard: u32,
     number: u64,
     tree: sled::Tree,
+    pub(crate) chunks: SledChunks,
     shared: Arc<Shared>,
 }
 
 impl SledShard {
     /// Opens the tree of `shard`; what no apply of this job has left is wiped.
     pub(crate) fn open(shard: u32, shared: Arc<Shared>) -> Result<Self, Error> {
-        let (tree, number) = shared.open_tree(shard, false)?;
-        let mut store = Self { shard, number, tree, shared };
+        let ([tree, chunks], number) = shared.open_trees(shard, false)?;
+        let chunks = SledChunks { number, tree: chunks, shared: Arc::clone(&shared) };
+        let mut store = Self { shard, number, tree, chunks, shared };
         match store.usable() {
             Ok(true) => {}
             Ok(false) => {
@@ -194,7 +196,8 @@ impl ShardStore for SledShard {
     }
 
     fn wipe(&mut self) -> Result<(), Error> {
-        (self.tree, self.number) = self.shared.open_tree(self.shard, true)?;
+        ([self.tree, self.chunks.tree], self.number) = self.shared.open_trees(self.shard, true)?;
+        self.chunks.number = self.number;
         Ok(())
     }
 

@@ -169,7 +169,7 @@ fn the_cache_of_another_job_is_wiped_and_other_files_are_left_alone() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["cache-1-30313233343536373839616263646566-1", "lock", "notes.txt"]);
+    assert_eq!(names, ["cache-2-30313233343536373839616263646566-1", "lock", "notes.txt"]);
 }
 
 // ---- kills and damage: the store is found at some step of a known history ----

@@ -1,94 +1,65 @@
 //! The local store as a follower of the changelog: committed blocks go to it in batches, about once a second, and never hold a
-//! commit up.
+//! commit up. Rows that a shard spills are written at once, as chunks.
 //!
 //! ```text
-//! actor ── committed block ──► ShardCache ── once the writer is free ──► writer thread ── one apply ──► sled
+//! actor ── committed block ──► ShardCache ── once the writer has rested ──► writer thread ── one apply ──► sled
+//!       ── a run's chunks ────────┴───────── at once ────────────────────────────┘
 //! ```
 //! What is in it may lag by seconds or be lost: the changelog has it. After an error the shard goes on without it, and gets a
-//! new one when it is next taken over. The writer rests for [`REST`] times as long as it has worked: sled costs 8–16 µs a key, so
-//! that more of the keys are overwritten or purged before they are ever written.
+//! new one when it is next taken over. Rows that wait are bounded by the shard's share of `state.memory`: beyond it they are let go of,
+//! and the store stays *behind* until the next run, which holds them all.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
-    thread,
-};
+mod pending;
+mod writer;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_core::{
-    block::{Block, Change, Entries, JobId},
-    entry::purged_ranges,
+    block::{Block, Change, JobId},
+    entry::{EntryKey, all_rows},
+    runs::{ChunkId, Chunks, Compacted, Compaction, Part},
+    shard::{ShardState, Spilled},
     time::{Offset, Shard, Tick},
     window::Grid,
 };
-use tidegate_runtime::clock::Clock;
-use tidegate_store::{Changes, Identity, ShardStore, SledShard, Stores};
+use tidegate_store::{Changes, SledChunks, SledShard, Stores};
 use tokio::sync::oneshot;
 
-/// A shard's changes are written at most this often, in ms.
+pub(crate) use self::writer::CacheWriter;
+use self::{
+    pending::{Pending, changes_at, join},
+    writer::{Done, Task, Work, Write},
+};
+
+/// A shard's rows are written at most this often, in ms.
 const INTERVAL: u64 = 1_000;
-/// The writer rests this many times as long as it has worked: at most 1/20 of a core, over all shards.
-const REST: u64 = 19;
 /// Pending blocks beyond this are merged: a key's value counts once.
 const MERGE_BYTES: usize = 8 << 20;
-
-/// The thread that writes.
-#[derive(Clone, Debug)]
-pub(crate) struct CacheWriter {
-    work: SyncSender<Work>,
-    rests_until: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-struct Work {
-    store: SledShard,
-    pending: Pending,
-    done: oneshot::Sender<Option<SledShard>>,
-}
-
-impl CacheWriter {
-    /// Starts the thread; it ends with the last handle.
-    ///
-    /// # Errors
-    /// When the system refuses a thread.
-    pub(crate) fn start(clock: Clock) -> std::io::Result<Self> {
-        let (work, queue) = sync_channel(1);
-        let rests_until = Arc::new(AtomicU64::new(0));
-        let rests = Arc::clone(&rests_until);
-        thread::Builder::new().name("cache".to_owned()).spawn(move || write_all(&queue, &rests, &clock))?;
-        Ok(Self { work, rests_until })
-    }
-}
-
-fn write_all(queue: &Receiver<Work>, rests_until: &AtomicU64, clock: &Clock) {
-    while let Ok(Work { mut store, pending, done }) = queue.recv() {
-        let begun = clock.tick();
-        let written = pending.write(&mut store);
-        let now = clock.tick();
-        rests_until.store(now + (now - begun) * REST, Ordering::Relaxed);
-        let store = match written {
-            Ok(()) => Some(store),
-            Err(error) => {
-                tracing::warn!(%error, "cannot write to the local store; a shard goes on without it");
-                None
-            }
-        };
-        // An actor that has ended leaves its store to the next.
-        let _ = done.send(store);
-    }
-}
+const MIN_MERGE_BYTES: usize = 256 << 10;
+/// A store that is behind for so long, in ms, asks for a run.
+const BEHIND: u64 = 30_000;
 
 /// The local store of one shard, as its actor sees it.
 #[derive(Debug)]
 pub(crate) struct ShardCache {
     shard: Shard,
     stores: Stores,
+    job: JobId,
+    grid: Grid,
     state: State,
-    pending: Pending,
+    /// Bytes of rows that may wait.
+    share: usize,
+    rows: Pending,
     written: Tick,
+    /// Since when rows are not followed any more.
+    behind: Option<Tick>,
+    run: Option<Write>,
+    /// Index entries that go with the next write.
+    index: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    obsolete: Vec<ChunkId>,
+    /// In the store, the parts that stand for rows in memory.
+    image: Vec<Arc<Part>>,
+    distrusted: bool,
 }
 
 #[derive(Debug)]
@@ -96,19 +67,51 @@ enum State {
     /// Not opened yet, or failed.
     Off,
     Ready(SledShard),
-    Writing(oneshot::Receiver<Option<SledShard>>),
+    Writing(oneshot::Receiver<Done>),
+}
+
+/// What the writer has done for a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) stored: Vec<ChunkId>,
+    pub(crate) compacted: Option<Compacted>,
+}
+
+/// The chunks of a shard in its local store.
+#[derive(Debug)]
+struct StoredChunks(SledChunks);
+
+impl Chunks for StoredChunks {
+    fn read(&self, id: ChunkId) -> Result<Arc<[u8]>, String> {
+        let found = self.0.get(&id.to_bytes()).map_err(|error| error.to_string())?;
+        found.ok_or_else(|| "it is not in the local store".to_owned())
+    }
 }
 
 impl ShardCache {
     /// The cache of `shard`; opened when the shard is restored.
     pub(crate) fn new(stores: Stores, shard: Shard, job: JobId, grid: Grid) -> Self {
-        let pending = Pending { job, grid, blocks: Vec::new(), bytes: 0, merged: None };
-        Self { shard, stores, state: State::Off, pending, written: Tick(0) }
+        Self {
+            shard,
+            stores,
+            job,
+            grid,
+            state: State::Off,
+            share: usize::MAX,
+            rows: Pending::new(job, grid),
+            written: Tick(0),
+            behind: None,
+            run: None,
+            index: BTreeMap::new(),
+            obsolete: Vec::new(),
+            image: Vec::new(),
+            distrusted: false,
+        }
     }
 
     /// The store, for a restore: waits for a write under way, opens it anew after an error. Blocks.
     pub(crate) fn reclaim(&mut self) -> Option<&mut SledShard> {
-        self.pending.clear();
+        self.clear();
         self.await_writer();
         if matches!(self.state, State::Off) {
             match self.stores.shard(self.shard.0) {
@@ -116,7 +119,38 @@ impl ShardCache {
                 Err(error) => self.fail(&error),
             }
         }
+        if std::mem::take(&mut self.distrusted) {
+            tracing::warn!(
+                shard = self.shard.0,
+                "the local store does not give what it was given, rebuilding it"
+            );
+            self.wipe();
+        }
         self.store()
+    }
+
+    /// Empties the store.
+    pub(crate) fn wipe(&mut self) {
+        self.image.clear();
+        if let Some(store) = self.store()
+            && let Err(error) = tidegate_store::ShardStore::wipe(store)
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// The store holds what cannot be read: the next restore does without it.
+    pub(crate) const fn distrust(&mut self) {
+        self.distrusted = true;
+    }
+
+    /// Lets go of what has not been written.
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.run = None;
+        self.index.clear();
+        self.obsolete.clear();
+        self.behind = None;
     }
 
     /// The store, while nothing is being written to it.
@@ -127,311 +161,288 @@ impl ShardCache {
         }
     }
 
+    /// Where a state reads its chunks.
+    pub(crate) fn chunks(&mut self) -> Option<Arc<dyn Chunks>> {
+        let store = self.store()?;
+        Some(Arc::new(StoredChunks(store.chunks().clone())))
+    }
+
     /// The shard goes on without a local store.
     pub(crate) fn fail(&mut self, error: &tidegate_store::Error) {
         tracing::warn!(shard = self.shard.0, %error, "no local store for this shard until it is next taken over");
         self.state = State::Off;
-        self.pending.clear();
+        self.clear();
+    }
+
+    /// Whether there is a store to spill to.
+    pub(crate) const fn takes_runs(&self) -> bool {
+        !matches!(self.state, State::Off)
+    }
+
+    /// Whether the store is behind for so long that a run should bring it up.
+    pub(crate) fn wants_run(&self, now: Tick) -> bool {
+        self.takes_runs() && self.behind.is_some_and(|since| now.since(since) >= BEHIND)
+    }
+
+    /// How many bytes of rows may wait.
+    pub(crate) const fn set_share(&mut self, bytes: usize) {
+        self.share = bytes;
     }
 
     /// Takes a block that is known to be in the log; `offset` is that of its first chunk, where known.
-    pub(crate) fn committed(&mut self, block: Block, offset: Option<Offset>) {
-        self.poll();
-        if !matches!(self.state, State::Off) {
-            self.pending.push(block, offset);
+    pub(crate) fn committed(&mut self, block: Block, offset: Option<Offset>, now: Tick) {
+        if matches!(self.state, State::Off) || self.behind.is_some() {
+            return;
+        }
+        self.rows.push(block, offset);
+        if self.rows.bytes >= MERGE_BYTES.min(self.share / 4).max(MIN_MERGE_BYTES) {
+            self.rows.merge();
+        }
+        if self.rows.memory() > self.share.max(2 * MIN_MERGE_BYTES) {
+            self.rows.clear();
+            self.behind = Some(now);
         }
     }
 
-    /// Writes pending blocks here and now if they have become many: for a restore, which may read more than memory should hold.
-    pub(crate) fn write_if_many(&mut self) {
-        if self.pending.bytes < MERGE_BYTES {
+    /// Takes a block with which the rows in memory became a run.
+    pub(crate) fn spilled(&mut self, block: &Block, offset: Option<Offset>, spilled: &Spilled, now: Tick) {
+        if matches!(self.state, State::Off) {
             return;
         }
-        let State::Ready(store) = &mut self.state else { return };
-        if let Err(error) = self.pending.take().write(store) {
+        // All rows that waited are in the run.
+        self.rows.clear();
+        let run = self.run.get_or_insert_default();
+        run.chunks.extend(spilled.parts.iter().flat_map(|part| part.held()));
+        for part in &spilled.parts {
+            self.index.insert(index_key(part), Some(part.to_index()));
+        }
+        let Some(offset) = offset else {
+            self.behind = Some(now);
+            return;
+        };
+        self.behind = None;
+        for part in self.image.drain(..) {
+            self.index.insert(index_key(&part), None);
+            self.obsolete.extend(part.ids());
+        }
+        let mut changes = changes_at(block, offset, self.job, &self.grid);
+        changes.purge_below.push(all_rows());
+        add_small(&mut changes, &spilled.small);
+        run.changes = Some(match run.changes.take() {
+            None => changes,
+            Some(older) => join(older, changes),
+        });
+        run.purged = block.scalars.purged.map(|purged| (self.grid, purged));
+    }
+
+    /// Hands over what is due: a run at once, rows when the writer has rested.
+    pub(crate) fn follow(&mut self, writer: &CacheWriter, now: Tick) {
+        if !matches!(self.state, State::Ready(_)) {
+            return;
+        }
+        let task = if self.run.is_some() {
+            self.take_run().map(Task::Run)
+        } else if now.since(self.written) >= INTERVAL && self.rows.is_placed() && writer.takes_rows(now) {
+            self.written = now;
+            self.take_rows().map(Task::Rows)
+        } else {
+            None
+        };
+        if let Some(task) = task {
+            self.give(writer, task);
+        }
+    }
+
+    /// Has parts merged where nothing else is to be done.
+    pub(crate) fn compact(&mut self, writer: &CacheWriter, compaction: Compaction) {
+        self.give(writer, Task::Compact(compaction));
+    }
+
+    /// Whether the store has nothing to do.
+    pub(crate) const fn is_free(&self) -> bool {
+        matches!(self.state, State::Ready(_)) && self.run.is_none()
+    }
+
+    /// The output of a compaction has come in the place of its inputs.
+    pub(crate) fn replaced(&mut self, inputs: &[Arc<Part>], output: &Part) {
+        for part in inputs {
+            self.index.insert(index_key(part), None);
+            self.obsolete.extend(part.ids());
+        }
+        self.index.insert(index_key(output), Some(output.to_index()));
+    }
+
+    fn give(&mut self, writer: &CacheWriter, task: Task) {
+        let State::Ready(store) = std::mem::replace(&mut self.state, State::Off) else { return };
+        let (done, reply) = oneshot::channel();
+        match writer.give(Work { store, task, done }) {
+            Ok(()) => self.state = State::Writing(reply),
+            Err(_) => {
+                tracing::warn!(
+                    shard = self.shard.0,
+                    "the writer of local stores has ended; a shard goes on without"
+                );
+                self.clear();
+            }
+        }
+    }
+
+    fn take_run(&mut self) -> Option<Write> {
+        let mut run = self.run.take()?;
+        if let Some(changes) = &mut run.changes {
+            self.add_index(changes);
+            run.obsolete = std::mem::take(&mut self.obsolete);
+        }
+        Some(run)
+    }
+
+    fn take_rows(&mut self) -> Option<Write> {
+        let purged = self.rows.purged();
+        let mut changes = self.rows.take().into_changes()?;
+        self.add_index(&mut changes);
+        let obsolete = std::mem::take(&mut self.obsolete);
+        let purged = purged.map(|purged| (self.grid, purged));
+        Some(Write { chunks: Vec::new(), changes: Some(changes), obsolete, purged })
+    }
+
+    fn add_index(&mut self, changes: &mut Changes) {
+        for (key, value) in std::mem::take(&mut self.index) {
+            match value {
+                Some(value) => drop(changes.upserts.insert(key, value)),
+                None => {
+                    changes.upserts.remove(&key);
+                    changes.deletes.insert(key);
+                }
+            }
+        }
+    }
+
+    /// Waits until the writer has done what it was given; never ready without that.
+    pub(crate) async fn written(&mut self) -> Written {
+        let State::Writing(done) = &mut self.state else { return std::future::pending().await };
+        let done = done.await.ok();
+        self.done(done)
+    }
+
+    fn done(&mut self, done: Option<Done>) -> Written {
+        let Some(Done { store, stored, compacted }) = done else {
+            self.state = State::Off;
+            self.clear();
+            return Written::default();
+        };
+        match store {
+            Some(store) => self.state = State::Ready(store),
+            None => {
+                self.state = State::Off;
+                self.clear();
+            }
+        }
+        Written { stored, compacted }
+    }
+
+    // ---- for a restore, which may block ----
+
+    /// Notes the parts that stand for rows in memory, as they were loaded.
+    pub(crate) fn loaded(&mut self, image: Vec<Arc<Part>>) {
+        self.image = image;
+    }
+
+    /// Writes the chunks that are only in memory.
+    pub(crate) fn keep_chunks(&mut self, state: &mut ShardState) {
+        let chunks = state.runs().held();
+        if chunks.is_empty() {
+            return;
+        }
+        let Some(store) = self.store() else { return };
+        match (Write { chunks, ..Write::default() }).run(store) {
+            Ok(stored) => state.stored(&stored),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Writes a run that was found in the log, and all that waits.
+    pub(crate) fn write_run(&mut self, state: &mut ShardState) {
+        let Some(run) = self.take_run() else { return };
+        let Some(store) = self.store() else { return };
+        match run.run(store) {
+            Ok(stored) => state.stored(&stored),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Writes the whole state, as of the block `last` in the log at `offset`; the rows in memory as chunks.
+    pub(crate) fn write_whole(&mut self, state: &mut ShardState, last: &Block, offset: Offset) {
+        self.keep_chunks(state);
+        if self.store().is_none() {
+            return;
+        }
+        self.rows.clear();
+        let mut changes = changes_at(last, offset, self.job, &self.grid);
+        changes.purge_below.push(all_rows());
+        add_small(&mut changes, &state.small_entries());
+        let mut obsolete = Vec::new();
+        for part in self.image.drain(..) {
+            changes.deletes.insert(index_key(&part));
+            obsolete.extend(part.ids());
+        }
+        self.image = state.image().into_iter().map(Arc::new).collect();
+        for part in self.image.iter().chain(state.runs().parts()) {
+            changes.upserts.insert(index_key(part), part.to_index());
+        }
+        let chunks = self.image.iter().flat_map(|part| part.held()).collect();
+        // What stays in memory of the image is its names.
+        self.image.iter_mut().for_each(|part| Arc::make_mut(part).forget_held());
+        let write = Write { chunks, changes: Some(changes), obsolete, purged: None };
+        self.behind = None;
+        if let Some(store) = self.store()
+            && let Err(error) = write.run(store)
+        {
             self.fail(&error);
         }
     }
 
-    /// Hands pending blocks to the writer if it is time and the writer is free; merges them if they have become many.
-    pub(crate) fn follow(&mut self, writer: &CacheWriter, now: Tick) {
-        self.poll();
-        let rests = writer.rests_until.load(Ordering::Relaxed) > now.0;
-        let due = !rests && now.since(self.written) >= INTERVAL && self.pending.is_placed();
-        if due && let State::Ready(store) = std::mem::replace(&mut self.state, State::Off) {
-            let (done, reply) = oneshot::channel();
-            match writer.work.try_send(Work { store, pending: self.pending.take(), done }) {
-                Ok(()) => {
-                    self.written = now;
-                    self.state = State::Writing(reply);
-                }
-                Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => {
-                    self.pending = work.pending;
-                    self.state = State::Ready(work.store);
-                }
-            }
-        } else if self.pending.bytes >= MERGE_BYTES {
-            self.pending.merge();
-        }
+    /// Whether rows of the log have been let go of.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.behind.is_some()
     }
 
     /// Lets go of the store; where the shard is to be found again, writes what is pending, at 8–16 µs a key. Blocks.
     pub(crate) fn close(mut self, write: bool) {
         self.await_writer();
+        let writes = [self.take_run(), self.take_rows()];
         let State::Ready(store) = &mut self.state else { return };
         if !write {
             return;
         }
-        if let Err(error) = self.pending.take().write(store) {
-            self.fail(&error);
+        for write in writes.into_iter().flatten() {
+            if let Err(error) = write.run(store) {
+                return self.fail(&error);
+            }
         }
     }
 
     fn await_writer(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Off) {
-            State::Writing(done) => done.blocking_recv().ok().flatten().map_or(State::Off, State::Ready),
-            state => state,
-        };
-    }
-
-    fn poll(&mut self) {
-        let State::Writing(done) = &mut self.state else { return };
-        match done.try_recv() {
-            Ok(Some(store)) => self.state = State::Ready(store),
-            Err(oneshot::error::TryRecvError::Empty) => {}
-            Ok(None) | Err(oneshot::error::TryRecvError::Closed) => {
-                self.state = State::Off;
-                self.pending.clear();
-            }
+        match std::mem::replace(&mut self.state, State::Off) {
+            State::Writing(done) => drop(self.done(done.blocking_recv().ok())),
+            state => self.state = state,
         }
     }
 }
 
-/// Committed blocks that are not in the store yet, in order behind what has been merged of them.
-#[derive(Debug)]
-struct Pending {
-    job: JobId,
-    grid: Grid,
-    merged: Option<Changes>,
-    blocks: Vec<(Block, Option<Offset>)>,
-    bytes: usize,
+fn index_key(part: &Part) -> Vec<u8> {
+    let mut key = Vec::new();
+    EntryKey::Index(part.slice, part.file).encode(&mut key);
+    key
 }
 
-impl Pending {
-    fn push(&mut self, block: Block, offset: Option<Offset>) {
-        self.bytes += block.entries.len() + 256;
-        self.blocks.push((block, offset));
-    }
-
-    fn clear(&mut self) {
-        drop(self.take());
-    }
-
-    fn take(&mut self) -> Self {
-        Self {
-            job: self.job,
-            grid: self.grid,
-            merged: self.merged.take(),
-            blocks: std::mem::take(&mut self.blocks),
-            bytes: std::mem::take(&mut self.bytes),
+/// Adds entries that are whole values.
+fn add_small(changes: &mut Changes, small: &Block) {
+    for change in small.entries.iter().filter_map(Result::ok) {
+        if let Change::Upsert(key, value) = change {
+            changes.upserts.insert(key.to_vec(), value.to_vec());
         }
-    }
-
-    /// Whether there is something to write, and the place of the last block is known.
-    fn is_placed(&self) -> bool {
-        self.blocks.last().map_or(self.merged.is_some(), |(_, offset)| offset.is_some())
-    }
-
-    fn write(mut self, store: &mut SledShard) -> Result<(), tidegate_store::Error> {
-        self.merge();
-        self.merged.map_or(Ok(()), |changes| store.apply(&changes))
-    }
-
-    /// Merges the blocks up to the last whose place is known.
-    fn merge(&mut self) {
-        let Some(last) = self.blocks.iter().rposition(|(_, offset)| offset.is_some()) else { return };
-        let blocks: Vec<_> = self.blocks.drain(..=last).collect();
-        self.bytes = self.blocks.iter().map(|(block, _)| block.entries.len() + 256).sum();
-        let Some(newer) = changes_of(&blocks, self.job, &self.grid) else { return };
-        self.merged = Some(match self.merged.take() {
-            None => newer,
-            Some(older) => join(older, newer),
-        });
-    }
-}
-
-/// What the blocks change, each key once; `None` for no block.
-fn changes_of(blocks: &[(Block, Option<Offset>)], job: JobId, grid: &Grid) -> Option<Changes> {
-    let (last, offset) = blocks.last()?;
-    let identity = Identity {
-        job: job.0,
-        incarnation: last.incarnation,
-        sequence: last.sequence,
-        changelog_offset: (*offset)?.0,
-    };
-    let mut changes = Changes::at(identity);
-    if let Some(purged) = last.scalars.purged {
-        changes.purge_below = purged_ranges(grid, purged).to_vec();
-    }
-    changes.meta = head_of(last).chunks(usize::MAX).into_iter().next();
-    let mut seen = HashSet::new();
-    for (block, _) in blocks.iter().rev() {
-        let entries: Vec<_> = block.entries.iter().filter_map(Result::ok).collect();
-        for change in entries.into_iter().rev() {
-            let (Change::Upsert(key, _) | Change::Delete(key)) = change;
-            if is_within(key, &changes.purge_below) || !seen.insert(key) {
-                continue;
-            }
-            match change {
-                Change::Upsert(key, value) => {
-                    changes.upserts.insert(key.to_vec(), value.to_vec());
-                }
-                Change::Delete(key) => {
-                    changes.deletes.insert(key.to_vec());
-                }
-            }
-        }
-    }
-    Some(changes)
-}
-
-/// `older`, then `newer`.
-fn join(older: Changes, mut newer: Changes) -> Changes {
-    for (key, value) in older.upserts {
-        if !newer.deletes.contains(&key) && !is_within(&key, &newer.purge_below) {
-            newer.upserts.entry(key).or_insert(value);
-        }
-    }
-    for key in older.deletes {
-        if !newer.upserts.contains_key(&key) {
-            newer.deletes.insert(key);
-        }
-    }
-    newer
-}
-
-fn is_within(key: &[u8], ranges: &[(Vec<u8>, Vec<u8>)]) -> bool {
-    ranges.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice())
-}
-
-/// A block without its entries.
-fn head_of(block: &Block) -> Block {
-    Block {
-        incarnation: block.incarnation,
-        sequence: block.sequence,
-        assignment: block.assignment,
-        begins: None,
-        scalars: block.scalars.clone(),
-        entries: Entries::default(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tidegate_core::{
-        block::Scalars,
-        entry::EntryKey,
-        job::WindowSpec,
-        time::{EventTime, Span},
-    };
-
-    const GRID: WindowSpec = WindowSpec { size: Span(10), step: Span(10), offset: Span(0) };
-
-    fn key(slice: i64, key: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        EntryKey::Row(EventTime(slice), key.as_bytes()).encode(&mut bytes);
-        bytes
-    }
-
-    fn revision(end: i64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        EntryKey::Revision(EventTime(end), b"k").encode(&mut bytes);
-        bytes
-    }
-
-    fn block(sequence: u64, purged: Option<i64>, rows: &[(i64, &str, &[u8])]) -> (Block, Option<Offset>) {
-        let mut block = Block { incarnation: 7, sequence, ..Block::default() };
-        block.scalars = Scalars { purged: purged.map(EventTime), ..Scalars::default() };
-        for (slice, name, value) in rows {
-            block.entries.upsert(&key(*slice, name), value);
-        }
-        (block, Some(Offset(100 + sequence)))
-    }
-
-    fn pending(blocks: Vec<(Block, Option<Offset>)>) -> Pending {
-        let grid = Grid::new(&GRID);
-        let mut pending = Pending { job: JobId([1; 16]), grid, merged: None, blocks: Vec::new(), bytes: 0 };
-        for (block, offset) in blocks {
-            pending.push(block, offset);
-        }
-        pending
-    }
-
-    #[test]
-    fn blocks_are_written_as_one_change_in_which_the_last_value_counts() {
-        let mut deletes = block(2, None, &[(20, "b", b"2")]);
-        deletes.0.entries.delete(&revision(40));
-        let mut first = block(1, None, &[(0, "gone", b"1"), (20, "a", b"1"), (20, "b", b"1")]);
-        first.0.entries.upsert(&revision(40), b"1");
-        let blocks = vec![first, deletes, block(3, Some(10), &[(20, "a", b"3")])];
-
-        let mut at_once = pending(blocks.clone());
-        at_once.merge();
-        let merged = at_once.merged.unwrap();
-        let upserts: Vec<_> = merged.upserts.clone().into_iter().collect();
-        assert_eq!(upserts, [(key(20, "a"), b"3".to_vec()), (key(20, "b"), b"2".to_vec())]);
-        assert_eq!(merged.deletes.iter().collect::<Vec<_>>(), [&revision(40)]);
-        assert_eq!(merged.identity.changelog_offset, 103);
-        let meta =
-            tidegate_core::block::Assembler::default().push(merged.meta.as_ref().unwrap()).unwrap().unwrap();
-        assert_eq!((meta.sequence, meta.scalars.purged), (3, Some(EventTime(10))));
-
-        let mut one_by_one = pending(vec![]);
-        for (block, offset) in blocks {
-            one_by_one.push(block, offset);
-            one_by_one.merge();
-        }
-        assert_eq!(one_by_one.merged.unwrap(), merged);
-    }
-
-    #[test]
-    fn a_block_whose_place_is_not_known_waits_for_one_whose_place_is() {
-        let (unplaced, _) = block(2, None, &[(20, "a", b"2")]);
-        let mut pending = pending(vec![block(1, None, &[(20, "a", b"1")]), (unplaced, None)]);
-        assert!(!pending.is_placed());
-        pending.merge();
-        assert_eq!(pending.merged.as_ref().unwrap().identity.sequence, 1);
-        assert_eq!(pending.blocks.len(), 1);
-        let (placed, offset) = block(3, None, &[]);
-        pending.push(placed, offset);
-        assert!(pending.is_placed());
-        pending.merge();
-        let merged = pending.merged.unwrap();
-        assert_eq!((merged.identity.sequence, &merged.upserts[&key(20, "a")]), (3, &b"2".to_vec()));
-    }
-
-    #[test]
-    fn a_cache_follows_the_log_and_is_found_where_it_was_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let stores = Stores::open(directory.path(), [1; 16]).unwrap();
-        let clock = Clock::start();
-        let writer = CacheWriter::start(clock).unwrap();
-        let mut cache = ShardCache::new(stores, Shard(3), JobId([1; 16]), Grid::new(&GRID));
-        assert_eq!(cache.reclaim().unwrap().identity().unwrap(), None);
-        let (first, offset) = block(1, None, &[(20, "a", b"1")]);
-        cache.committed(first, offset);
-        cache.follow(&writer, Tick(INTERVAL));
-        let (second, offset) = block(2, None, &[(20, "a", b"2")]);
-        cache.committed(second, offset);
-        cache.follow(&writer, Tick(INTERVAL + 1));
-        let identity = cache.reclaim().unwrap().identity().unwrap().unwrap();
-        assert_eq!((identity.sequence, identity.changelog_offset), (1, 101), "the second is not due yet");
-        let (second, offset) = block(2, None, &[(20, "a", b"2")]);
-        cache.committed(second, offset);
-        let stores = cache.stores.clone();
-        cache.close(true);
-        let identity = stores.shard(3).unwrap().identity().unwrap().unwrap();
-        assert_eq!((identity.sequence, identity.changelog_offset), (2, 102));
-    }
-}
+mod tests;

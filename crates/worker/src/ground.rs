@@ -1,6 +1,12 @@
 //! What all shards of this worker stand on: the job, the log, the local stores, the totals.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tidegate_core::{block::JobId, pacing::Pace, window::Grid};
 use tidegate_job::Job;
@@ -33,6 +39,8 @@ pub(crate) struct Ground {
     pub(crate) stores: Stores,
     pub(crate) cache: CacheWriter,
     pub(crate) stats: Arc<Stats>,
+    /// How many shards share `state.memory`.
+    pub(crate) shards: Arc<AtomicUsize>,
 }
 
 /// What a ground is laid of.
@@ -69,7 +77,16 @@ impl Ground {
             admin,
             stores,
             stats,
+            shards: Arc::default(),
         })
+    }
+}
+
+impl Ground {
+    /// The share of a shard in `state.memory`, in bytes.
+    pub(crate) fn share(&self) -> usize {
+        let memory = usize::try_from(self.job.state.memory).unwrap_or(usize::MAX);
+        memory / self.shards.load(Ordering::Relaxed).max(1)
     }
 }
 

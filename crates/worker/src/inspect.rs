@@ -50,17 +50,17 @@ impl Question {
         self.reply.is_closed()
     }
 
-    /// The answer from the state as it is.
+    /// The answer from the state as it is; none where rows that left memory do not read: the shard is restored then.
     pub(crate) fn answer(
         self,
         machine: &ShardMachine,
         job: &Arc<Job>,
         assignment: AssignmentId,
         committed: bool,
-    ) -> Answer {
+    ) -> Option<Answer> {
         let view = machine.explain();
-        let (windows, total) =
-            self.key.as_deref().map(|key| machine.inspect(key, self.windows)).unwrap_or_default();
+        let found = self.key.as_deref().map(|key| machine.inspect(key, self.windows)).transpose();
+        let (windows, total) = found.ok()?.unwrap_or_default();
         let aggregates = job.core.aggregates.iter().map(|aggregate| aggregate.name.clone());
         let response = v1::InspectResponse {
             worker: String::new(),
@@ -75,7 +75,7 @@ impl Question {
             windows: windows.iter().map(window).collect(),
             windows_total: total as u64,
         };
-        Answer { reply: self.reply, response }
+        Some(Answer { reply: self.reply, response })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tidegate_core::{
     frame::ShardFrame,
     pacing::{CommitPacer, Urgency},
-    shard::{Applied, ShardMachine},
+    shard::{Applied, ShardMachine, Spilled},
     source::Want,
     time::{Offset, Partition, Tick},
 };
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     actor::{Actor, Asker, Leave, News, ToShard},
-    cache::ShardCache,
+    cache::{ShardCache, Written},
     commit::{self, Done, End},
     inspect::{Answer, Question},
     replies::{Held, Permit},
@@ -59,6 +59,7 @@ struct InFlight {
     task: JoinHandle<Done>,
     held: Held,
     answers: Vec<Answer>,
+    spilled: Option<Box<Spilled>>,
     counts: CommitCounts,
     begun: Tick,
 }
@@ -82,7 +83,13 @@ impl<'a> Owner<'a> {
     pub(crate) async fn serve(mut self) -> Ended {
         self.begin().await;
         loop {
+            self.set_memory();
             self.apply_waiting();
+            if let Some(unreadable) = self.machine.failed().filter(|_| self.in_flight.is_none()) {
+                tracing::warn!(shard = self.actor.shard.0, error = %unreadable, "reading the log again");
+                self.holdings.cache.distrust();
+                return Ended::Failed;
+            }
             if self.actor.leave.is_some() && self.in_flight.is_none() && !self.has_to_commit() {
                 return Ended::Left;
             }
@@ -100,6 +107,7 @@ impl<'a> Owner<'a> {
                         return ended;
                     }
                 }
+                written = self.holdings.cache.written() => self.written(written),
                 message = self.actor.inbox.recv(), if self.actor.leave != Some(Leave::AtOnce) => self.take(message),
                 changed = self.actor.announcements.changed(), if self.actor.leave.is_none() => match changed {
                     Ok(()) => self.announce(),
@@ -171,11 +179,11 @@ impl<'a> Owner<'a> {
         let is_clean = self.urgency() <= Urgency::Moved;
         let is_committed = is_clean && self.in_flight.is_none();
         if is_committed || !question.committed {
-            self.answer_to(question, is_committed).give();
+            self.answer_to(question, is_committed).into_iter().for_each(Answer::give);
         } else if is_clean {
             let answer = self.answer_to(question, true);
             if let Some(in_flight) = &mut self.in_flight {
-                in_flight.answers.push(answer);
+                in_flight.answers.extend(answer);
             }
         } else {
             self.questions.retain(|waiting| !waiting.is_closed());
@@ -183,7 +191,7 @@ impl<'a> Owner<'a> {
         }
     }
 
-    fn answer_to(&self, question: Question, committed: bool) -> Answer {
+    fn answer_to(&self, question: Question, committed: bool) -> Option<Answer> {
         question.answer(&self.machine, &self.actor.ground.job, self.actor.assignment, committed)
     }
 
@@ -235,23 +243,27 @@ impl<'a> Owner<'a> {
 
     fn begin_commit(&mut self, now: Tick) {
         let Some(producer) = self.holdings.producer.take() else { return };
-        let Some(commit) = self.machine.plan() else {
+        if self.holdings.cache.wants_run(now) {
+            self.machine.want_run();
+        }
+        let Some(mut commit) = self.machine.plan() else {
             self.holdings.producer = Some(producer);
             return;
         };
         self.pacer.begin(now);
         let questions = std::mem::take(&mut self.questions);
-        let answers = questions.into_iter().map(|question| self.answer_to(question, true)).collect();
+        let answers = questions.into_iter().filter_map(|question| self.answer_to(question, true)).collect();
         let counts = CommitCounts::of(&commit, self.machine.state());
         let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
+        let spilled = commit.spilled.take();
         let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit));
         let held = std::mem::take(&mut self.held);
-        self.in_flight = Some(InFlight { task, held, answers, counts, begun: now });
+        self.in_flight = Some(InFlight { task, held, answers, spilled, counts, begun: now });
     }
 
     /// Acts on the end of a commit; the reason where serving ends with it.
     fn finish_commit(&mut self, done: Result<Done, JoinError>) -> Option<Ended> {
-        let InFlight { held, answers, counts, begun, .. } = self.in_flight.take()?;
+        let InFlight { held, answers, spilled, counts, begun, .. } = self.in_flight.take()?;
         let shard = self.actor.shard.0;
         let Done { producer, block, end } = match done {
             Ok(done) => done,
@@ -271,8 +283,11 @@ impl<'a> Owner<'a> {
                 let latency = Duration::from_millis(now.since(begun)).as_secs_f64();
                 self.actor.ground.stats.committed(self.actor.shard, &counts, latency);
                 self.acknowledge(block.sequence, offset);
-                self.holdings.cache.committed(block, offset);
-                self.holdings.cache.follow(&self.actor.ground.cache, now);
+                match spilled {
+                    Some(spilled) => self.holdings.cache.spilled(&block, offset, &spilled, now),
+                    None => self.holdings.cache.committed(block, offset, now),
+                }
+                self.follow(now);
                 drop(held);
                 answers.into_iter().for_each(Answer::give);
                 None
@@ -305,6 +320,37 @@ impl<'a> Owner<'a> {
                 Some(Ended::Failed)
             }
         }
+    }
+
+    /// As much memory as the rows may take: all there is where no store takes runs.
+    fn set_memory(&mut self) {
+        let share = self.actor.ground.share();
+        self.holdings.cache.set_share(share);
+        self.machine.set_memory(self.holdings.cache.takes_runs().then_some(share));
+    }
+
+    /// Gives the local store what is due.
+    fn follow(&mut self, now: Tick) {
+        let (cache, writer) = (&mut self.holdings.cache, &self.actor.ground.cache);
+        cache.follow(writer, now);
+        if cache.is_free()
+            && let Some(compaction) = self.machine.compaction()
+        {
+            cache.compact(writer, compaction);
+        }
+    }
+
+    /// The local store has what it was given.
+    fn written(&mut self, written: Written) {
+        let Written { stored, compacted } = written;
+        self.machine.stored(&stored);
+        if let Some(done) = compacted {
+            let (inputs, output) = (done.inputs.clone(), done.output.clone());
+            if self.machine.compacted(done) {
+                self.holdings.cache.replaced(&inputs, &output);
+            }
+        }
+        self.follow(self.actor.now());
     }
 
     fn acknowledge(&mut self, sequence: u64, offset: Option<Offset>) {

@@ -77,7 +77,7 @@ impl Renderer {
 
     /// The records of `commit`.
     pub(crate) fn render(&self, shard: Shard, commit: Commit) -> Rendered {
-        let Commit { results, dead_letters, block } = commit;
+        let Commit { results, dead_letters, block, spilled: _ } = commit;
         let mut records = Vec::with_capacity(results.len() + dead_letters.len() + 1);
         self.results(shard, results, &mut records);
         records.extend(dead_letters.into_iter().map(|letter| self.dead_letter(shard, letter)));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn render(results: Vec<ResultRow>, dead_letters: Vec<DeadLetter>, block: Block) -> Rendered {
-        renderer().render(Shard(6), Commit { results, dead_letters, block })
+        renderer().render(Shard(6), Commit { results, dead_letters, block, spilled: None })
     }
 
     fn row(key: &[u8], pane: Pane, revision: u32, values: Vec<Value>) -> ResultRow {

@@ -12,8 +12,8 @@ use std::{ops::ControlFlow, time::Duration};
 
 use tidegate_core::{
     block::{Assembler, Block, Change},
-    shard::{RestoreError, ShardState},
-    time::{Offset, Partition, Shard},
+    shard::{RestoreError, ShardState, Spilled},
+    time::{Offset, Partition, Shard, Tick},
 };
 use tidegate_kafka::{ChangelogReader, Entry, TransactionalProducer};
 use tidegate_store::{Identity, ShardStore};
@@ -75,6 +75,7 @@ struct Log<'a> {
 impl Log<'_> {
     fn state(&self, cache: &mut ShardCache) -> Result<ShardState, Error> {
         let ends = self.reader.ends(Partition(self.shard.0))?;
+        cache.set_share(self.ground.share());
         let cached = cache.reclaim().map(|store| store.identity()).transpose();
         let cached = cached.unwrap_or_else(|error| {
             cache.fail(&error);
@@ -108,9 +109,11 @@ impl Log<'_> {
     fn resume(&self, cached: &Identity, cache: &mut ShardCache) -> Result<ShardState, Stop> {
         let mut state = ShardState::empty(&self.ground.job.core);
         let mut found = false;
+        let mut last = None;
         let read = self.read(Some(Offset(cached.changelog_offset)), |block, offset| {
             if found {
-                return self.fold(&mut state, block, offset, cache);
+                last = Some((block.clone(), offset));
+                return self.follow(&mut state, block, offset, cache);
             }
             let expected = (cached.incarnation, cached.sequence, cached.changelog_offset);
             if (block.incarnation, block.sequence, offset.0) != expected {
@@ -122,13 +125,20 @@ impl Log<'_> {
         match read {
             // In the middle of another block is off the chain too.
             Ok(()) | Err(Stop::Failed(Error::Restore { .. })) if !found => Err(Stop::OffChain),
-            Ok(()) => Ok(state),
+            Ok(()) => {
+                if let Some((last, offset)) = last.filter(|_| cache.is_behind()) {
+                    cache.write_whole(&mut state, &last, offset);
+                }
+                Ok(state)
+            }
             Err(stop) => Err(stop),
         }
     }
 
     /// Takes what the local store holds into an empty state.
     fn load(&self, state: &mut ShardState, cache: &mut ShardCache) -> Result<(), Stop> {
+        let chunks = cache.chunks().ok_or(Stop::OffChain)?;
+        state.set_store(chunks);
         let store = cache.store().ok_or(Stop::OffChain)?;
         let read = read_store(store, state);
         let head = match read {
@@ -141,35 +151,65 @@ impl Log<'_> {
         };
         state.set_job(self.ground.job_id);
         state.restore_scalars(&head);
+        match state.load_image() {
+            Ok(image) => cache.loaded(image),
+            Err(unreadable) => {
+                tracing::warn!(shard = self.shard.0, error = %unreadable, "the local store does not read");
+                return Err(Stop::OffChain);
+            }
+        }
         Ok(())
     }
 
-    /// The state from the whole log; the local store is wiped and follows.
+    /// The state from the whole log; the local store is wiped, takes the runs as they come, and the rest at the end.
     fn rebuild(&self, cache: &mut ShardCache) -> Result<ShardState, Error> {
-        if let Some(store) = cache.store()
-            && let Err(error) = store.wipe()
-        {
-            cache.fail(&error);
-        }
+        cache.wipe();
         let mut state = ShardState::empty(&self.ground.job.core);
-        let read = self.read(None, |block, offset| self.fold(&mut state, block, offset, cache));
+        if let Some(chunks) = cache.chunks() {
+            state.set_store(chunks);
+        }
+        let mut last = None;
+        let read = self.read(None, |block, offset| {
+            self.fold(&mut state, &block, offset)?;
+            cache.keep_chunks(&mut state);
+            last = Some((block, offset));
+            Ok(())
+        });
         match read {
-            Ok(()) => Ok(state),
+            Ok(()) => {
+                if let Some((last, offset)) = last {
+                    cache.write_whole(&mut state, &last, offset);
+                }
+                Ok(state)
+            }
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::OffChain) => Err(self.failed(Offset(0), RestoreError::OtherJob)),
         }
     }
 
-    fn fold(
+    fn fold(&self, state: &mut ShardState, block: &Block, offset: Offset) -> Result<(), Stop> {
+        state.fold(block).map_err(|source| Stop::Failed(self.failed(offset, source)))
+    }
+
+    /// Folds a block behind what the store holds, and has the store follow.
+    fn follow(
         &self,
         state: &mut ShardState,
         block: Block,
         offset: Offset,
         cache: &mut ShardCache,
     ) -> Result<(), Stop> {
-        state.fold(&block).map_err(|source| Stop::Failed(self.failed(offset, source)))?;
-        cache.committed(block, Some(offset));
-        cache.write_if_many();
+        let run = state.run();
+        self.fold(state, &block, offset)?;
+        let now = Tick(self.ground.clock.tick());
+        if state.run() > run {
+            let parts = state.runs().parts().filter(|part| part.run == run).cloned().collect();
+            let spilled = Spilled { parts, small: state.small_entries() };
+            cache.spilled(&block, Some(offset), &spilled, now);
+            cache.write_run(state);
+        } else {
+            cache.committed(block, Some(offset), now);
+        }
         Ok(())
     }
 

@@ -6,7 +6,10 @@
 //! ```
 //! A shard that is given anew is first left by the actor that had it: two actors of a process never own one shard.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tidegate_core::{
     announcement::{Announcement, AssignmentId},
@@ -208,6 +211,7 @@ impl Roster {
     }
 
     fn publish(&self) {
+        self.ground.shards.store(self.actors.len(), Ordering::Relaxed);
         let serving = self.actors.iter().filter(|(_, entry)| !entry.left);
         let routes = serving.map(|(shard, entry)| (*shard, entry.route.clone())).collect();
         self.wires.routes.send_replace(Arc::new(routes));

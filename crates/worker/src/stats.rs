@@ -42,6 +42,8 @@ pub(crate) struct Stats {
     open_rows: Gauge<i64, AtomicI64>,
     state_bytes: Gauge<i64, AtomicI64>,
     owned: Gauge<i64, AtomicI64>,
+    spilled_bytes: Gauge<i64, AtomicI64>,
+    runs: Gauge<i64, AtomicI64>,
     memory: u64,
     over_memory: AtomicBool,
     watermarks: Family<ShardLabel, Gauge<f64, AtomicU64>>,
@@ -72,6 +74,8 @@ pub(crate) struct Standing {
     covered: Vec<Covered>,
     open_rows: u64,
     state_bytes: u64,
+    spilled_bytes: u64,
+    runs: u64,
 }
 
 /// Records covered: conservation says that these are all that were read (I5).
@@ -99,8 +103,10 @@ impl Standing {
             covered: inputs
                 .map(|input| Covered { applied: input.applied, dead_lettered: input.dead })
                 .collect(),
-            open_rows: state.open_rows() as u64,
+            open_rows: state.open_rows(),
             state_bytes: state.memory_bytes() as u64,
+            spilled_bytes: state.runs().bytes(),
+            runs: state.runs().parts().count() as u64,
         }
     }
 
@@ -158,6 +164,8 @@ impl Stats {
             open_rows: Gauge::default(),
             state_bytes: Gauge::default(),
             owned: Gauge::default(),
+            spilled_bytes: Gauge::default(),
+            runs: Gauge::default(),
             memory,
             over_memory: AtomicBool::new(false),
             watermarks: Family::default(),
@@ -203,6 +211,17 @@ impl Stats {
             ConstGauge::new(i64::try_from(memory).unwrap_or(i64::MAX)),
         );
         registry.register("tidegate_worker_shards", "Shards owned here", stats.owned.clone());
+        registry.register_with_unit(
+            "tidegate_worker_spilled",
+            "Window state of all shards here that is in the local stores instead of memory",
+            Unit::Bytes,
+            stats.spilled_bytes.clone(),
+        );
+        registry.register(
+            "tidegate_worker_runs",
+            "Parts of runs in which the spilled state lies, over all slices",
+            stats.runs.clone(),
+        );
         let latency = "Time from the plan of a commit to its known end";
         registry.register_with_unit(
             "tidegate_worker_commit_duration",
@@ -306,12 +325,21 @@ impl Stats {
 
     /// Sums up the state that is here, and says when it grows beyond the job's `state.memory`, and when it is below again.
     fn weigh(&self, shards: &BTreeMap<Shard, Standing>) {
-        let rows: u64 = shards.values().map(|standing| standing.open_rows).sum();
-        let bytes: u64 = shards.values().map(|standing| standing.state_bytes).sum();
-        self.open_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
-        self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.owned.set(i64::try_from(shards.len()).unwrap_or(i64::MAX));
-        let over = bytes > self.memory;
+        let sum = |of: fn(&Standing) -> u64| shards.values().map(of).sum::<u64>();
+        let (rows, bytes) = (sum(|standing| standing.open_rows), sum(|standing| standing.state_bytes));
+        let (spilled, runs) = (sum(|standing| standing.spilled_bytes), sum(|standing| standing.runs));
+        let gauges = [
+            (&self.open_rows, rows),
+            (&self.state_bytes, bytes),
+            (&self.spilled_bytes, spilled),
+            (&self.runs, runs),
+            (&self.owned, shards.len() as u64),
+        ];
+        for (gauge, value) in gauges {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        // Rows leave memory at the next commit beyond their share: only twice as much says that they cannot.
+        let over = bytes > self.memory.saturating_mul(2);
         if self.over_memory.swap(over, Ordering::Relaxed) == over {
             return;
         }
@@ -321,7 +349,7 @@ impl Stats {
                 rows,
                 bytes,
                 memory,
-                "window state is beyond state.memory: add workers, or raise it"
+                "window state is beyond twice state.memory and cannot be spilled: is there room for the local store?"
             );
         } else {
             tracing::info!(rows, bytes, memory, "window state is within state.memory again");

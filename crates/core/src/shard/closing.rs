@@ -3,6 +3,7 @@
 use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine};
 use crate::{
     block::Closing,
+    runs::{MergedRow, Unreadable},
     time::{EventTime, Watermark},
 };
 
@@ -23,12 +24,16 @@ impl ShardMachine {
             match next.filter(|end| Some(*end) <= self.state.watermark) {
                 None => self.end_closing(),
                 Some(end) => match self.emit_window(end, closing.key.as_deref()) {
-                    Emitted::All => self.state.closing = Some(Closing { done: Some(end), key: None }),
-                    Emitted::UpTo(key) => {
+                    Err(unreadable) => {
+                        self.failed = Some(unreadable);
+                        return;
+                    }
+                    Ok(Emitted::All) => self.state.closing = Some(Closing { done: Some(end), key: None }),
+                    Ok(Emitted::UpTo(key)) => {
                         self.state.closing = Some(Closing { done: closing.done, key: Some(key) });
                         return;
                     }
-                    Emitted::Nothing => return,
+                    Ok(Emitted::Nothing) => return,
                 },
             }
         }
@@ -36,12 +41,13 @@ impl ShardMachine {
 
     /// The first window end after `done` of a window that holds anything.
     fn next_closing_end(&self, done: Option<EventTime>) -> Option<EventTime> {
-        let (grid, slices) = (self.state.grid, &self.state.slices);
+        let grid = self.state.grid;
         match done {
-            None => slices.iter().next().map(|slice| grid.first_end(slice.start)),
-            Some(done) => slices
-                .first_from(grid.first_live_slice(done))
-                .map(|slice| grid.first_end(slice.start).max(grid.next_end(done))),
+            None => self.state.first_slice(EventTime(i64::MIN)).map(|start| grid.first_end(start)),
+            Some(done) => self
+                .state
+                .first_slice(grid.first_live_slice(done))
+                .map(|start| grid.first_end(start).max(grid.next_end(done))),
         }
     }
 
@@ -57,37 +63,29 @@ impl ShardMachine {
     }
 
     /// Emits the final results of the window that ends at `end`, of group keys after `after`.
-    fn emit_window(&mut self, end: EventTime, after: Option<&[u8]>) -> Emitted {
+    fn emit_window(&mut self, end: EventTime, after: Option<&[u8]>) -> Result<Emitted, Unreadable> {
         if self.is_full() {
-            return Emitted::Nothing;
+            return Ok(Emitted::Nothing);
         }
-        let rows = self.window_rows(end);
-        let first = after.map_or(0, |after| rows.partition_point(|(key, _)| key.as_slice() <= after));
-        let mut last = None;
-        for (key, words) in rows.into_iter().skip(first) {
-            if self.is_full() {
-                return last.map_or(Emitted::Nothing, Emitted::UpTo);
-            }
-            self.push_result(end, key.clone(), &words, Pane::Final, 0);
-            last = Some(key);
-        }
-        Emitted::All
-    }
-
-    /// The merged rows of a window, by key.
-    fn window_rows(&self, end: EventTime) -> Vec<(Vec<u8>, Vec<u64>)> {
-        let layout = &self.state.layout;
-        let mut slices = self.state.slices.range(self.state.grid.start_of(end), end);
-        let Some(first) = slices.next() else { return Vec::new() };
-        let row = |slice: &crate::slices::Slice, row: u32| {
-            (slice.key(row as usize).to_vec(), slice.words(layout, row as usize).to_vec())
+        let mut merge = match self.window.take().filter(|(open, _)| *open == end) {
+            Some((_, merge)) => merge,
+            None => self.state.window(end, after)?,
         };
-        let mut merged: Vec<_> = first.sorted_rows().into_iter().map(|at| row(first, at)).collect();
-        for slice in slices {
-            let right = slice.sorted_rows().into_iter().map(|at| row(slice, at));
-            merged = merge_sorted(merged, right, |into, from| layout.merge(into, from));
+        let mut row = MergedRow::new(&self.state.layout);
+        loop {
+            let state = &self.state;
+            if !merge.next(&state.slices, &state.runs, &state.layout, &mut row)? {
+                return Ok(Emitted::All);
+            }
+            self.push_result(end, row.key.clone(), &row.words, Pane::Final, 0);
+            if !merge.has_more() {
+                return Ok(Emitted::All);
+            }
+            if self.is_full() {
+                self.window = Some((end, merge));
+                return Ok(Emitted::UpTo(row.key));
+            }
         }
-        merged
     }
 
     pub(super) fn push_result(
@@ -108,8 +106,13 @@ impl ShardMachine {
     pub(super) fn touch_late(&mut self, end: EventTime, key: &[u8]) {
         let known = self.state.revisions.get(&end).is_some_and(|keys| keys.contains_key(key));
         if !known {
-            let start = self.state.grid.start_of(end);
-            let emitted = self.state.slices.range(start, end).any(|slice| slice.find(key).is_some());
+            let emitted = match self.state.is_in_window(end, key) {
+                Ok(emitted) => emitted,
+                Err(unreadable) => {
+                    self.failed = Some(unreadable);
+                    return;
+                }
+            };
             self.state.revisions.entry(end).or_default().insert(key.to_vec(), u32::from(emitted));
         }
         if self.late_touched.insert((end, key.to_vec())) {
@@ -121,10 +124,9 @@ impl ShardMachine {
     pub(super) fn emit_late(&mut self) {
         for (end, key) in std::mem::take(&mut self.late_touched) {
             let mut words = vec![0; self.state.layout.stride()];
-            for slice in self.state.slices.range(self.state.grid.start_of(end), end) {
-                if let Some(row) = slice.find(&key) {
-                    self.state.layout.merge(&mut words, slice.words(&self.state.layout, row));
-                }
+            if let Err(unreadable) = self.state.find_in_window(end, &key, &mut words) {
+                self.failed = Some(unreadable);
+                return;
             }
             let Some(emitted) = self.state.revisions.get_mut(&end).and_then(|keys| keys.get_mut(&key)) else {
                 continue;
@@ -141,26 +143,4 @@ enum Emitted {
     All,
     UpTo(Vec<u8>),
     Nothing,
-}
-
-type KeyedRow = (Vec<u8>, Vec<u64>);
-
-fn merge_sorted(
-    left: Vec<KeyedRow>,
-    right: impl Iterator<Item = KeyedRow>,
-    merge: impl Fn(&mut [u64], &[u64]),
-) -> Vec<KeyedRow> {
-    let mut out = Vec::with_capacity(left.len());
-    let mut left = left.into_iter().peekable();
-    for mut row in right {
-        while let Some(smaller) = left.next_if(|other| other.0 < row.0) {
-            out.push(smaller);
-        }
-        if let Some(same) = left.next_if(|other| other.0 == row.0) {
-            merge(&mut row.1, &same.1);
-        }
-        out.push(row);
-    }
-    out.extend(left);
-    out
 }

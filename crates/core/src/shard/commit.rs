@@ -1,11 +1,14 @@
 //! What a commit holds, and the rolling snapshot that bounds the log (design §3.4, §3.5).
 
+use std::sync::Arc;
+
 use super::{Dirty, ShardMachine, ShardState};
 use crate::{
     aggregate::Value,
     block::{Block, Scalars},
     dead_letter::DeadLetter,
     entry::EntryKey,
+    runs::{Merge, MergedRow, Part, Unreadable},
     time::{EventTime, Offset, Partition},
 };
 
@@ -55,6 +58,17 @@ pub struct Commit {
     pub dead_letters: Vec<DeadLetter>,
     /// The changelog block.
     pub block: Block,
+    /// With this commit the rows in memory have become a run: what the local store needs to follow.
+    pub spilled: Option<Box<Spilled>>,
+}
+
+/// A run that was made with a commit.
+#[derive(Clone, Debug)]
+pub struct Spilled {
+    /// Its parts, with their chunks.
+    pub parts: Vec<Arc<Part>>,
+    /// All entries but rows, as of the commit.
+    pub small: Block,
 }
 
 /// What follows from a commit that is known to be in the log.
@@ -78,9 +92,41 @@ pub(super) struct Cycle {
     first_sequence: u64,
     first_offset: Option<Offset>,
     last_sequence: Option<u64>,
-    cursor: (EventTime, usize),
+    walk: Walk,
     bytes: u64,
 }
+
+/// Where a snapshot has come to.
+#[derive(Debug)]
+enum Walk {
+    /// Over the rows in memory: nothing has become a run yet. The next one is this row of the slice that starts there.
+    Memory(EventTime, usize),
+    /// Over the rows of all runs up to this one.
+    Runs { up_to: u64, slice: EventTime, after: Option<Vec<u8>>, merge: Option<Merge> },
+}
+
+impl Cycle {
+    /// Runs up to this one are walked over.
+    pub(super) const fn boundary(&self) -> Option<u64> {
+        match self.walk {
+            Walk::Runs { up_to, .. } => Some(up_to),
+            Walk::Memory(..) => None,
+        }
+    }
+
+    /// Parts have come in the place of others: the merge under way is begun anew behind its last key.
+    pub(super) fn reopen(&mut self) {
+        if let Walk::Runs { merge, .. } = &mut self.walk {
+            *merge = None;
+        }
+    }
+}
+
+/// What an entry, a chunk and a transaction take in the log beside the entries, about.
+const COMMIT_OVERHEAD: u64 = 192;
+/// While a snapshot is under way, a commit rewrites this many times its own changes: those of all its commits are at most a
+/// quarter of the live state.
+const REWRITTEN: usize = 4;
 
 impl ShardMachine {
     /// Whether output waits for a commit: a window closed, or a dead letter.
@@ -109,7 +155,8 @@ impl ShardMachine {
 
     /// Takes what has changed as the content of the next transaction; `None` while one is in flight or nothing changed.
     pub fn plan(&mut self) -> Option<Commit> {
-        if self.in_flight.is_some() || !(self.is_dirty() || self.has_moved() || self.cycle.is_some()) {
+        let idle = !(self.is_dirty() || self.has_moved() || self.cycle.is_some());
+        if self.in_flight.is_some() || self.failed.is_some() || idle {
             return None;
         }
         self.emit_late();
@@ -122,16 +169,27 @@ impl ShardMachine {
         };
         let dirty = std::mem::take(&mut self.dirty);
         let positions = self.write_changes(&dirty, &mut block);
-        self.write_snapshot(&mut block);
+        let run = self.state.run;
+        if let Err(unreadable) = self.write_snapshot(&mut block) {
+            self.failed = Some(unreadable);
+        }
+        if self.failed.is_some() {
+            return None;
+        }
         block.scalars = Scalars {
             watermark: self.state.watermark,
             purged: self.state.purged,
             closing: self.state.closing.clone(),
             log_bytes: self.state.log_bytes,
+            run: self.state.run,
         };
+        let spilled = (self.state.run > run).then(|| {
+            let parts = self.state.runs.parts().filter(|part| part.run == run).map(Arc::clone);
+            Box::new(Spilled { parts: parts.collect(), small: self.state.small_entries() })
+        });
         self.in_flight = Some(InFlight { sequence: self.state.sequence, positions });
         let out = std::mem::take(&mut self.out);
-        Some(Commit { results: out.results, dead_letters: out.dead_letters, block })
+        Some(Commit { results: out.results, dead_letters: out.dead_letters, block, spilled })
     }
 
     fn write_changes(&mut self, dirty: &Dirty, block: &mut Block) -> Vec<(Partition, Offset)> {
@@ -153,48 +211,78 @@ impl ShardMachine {
                 writer.write(slice, &self.state.layout, row as usize, block);
             }
         }
+        self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
         positions
     }
 
-    /// Begins, continues or ends a snapshot cycle within this block.
-    fn write_snapshot(&mut self, block: &mut Block) {
+    /// Makes the rows in memory a run where that is due; begins, continues or ends a snapshot cycle within this block.
+    fn write_snapshot(&mut self, block: &mut Block) -> Result<(), Unreadable> {
         let changes = block.entries.len();
+        let mut spills = self.has_to_spill();
+        if spills && self.cycle.as_ref().is_some_and(|cycle| cycle.boundary().is_none()) {
+            // It would have to go on over rows that are in memory no more. The next one begins at once.
+            self.cycle = None;
+        }
         if self.cycle.is_none() && self.log_is_long() {
             block.begins = Some(self.job);
-            self.cycle = Some(Cycle {
-                first_sequence: self.state.sequence,
-                first_offset: None,
-                last_sequence: None,
-                cursor: (EventTime(i64::MIN), 0),
-                bytes: 0,
-            });
-            for (at, input) in self.state.inputs.iter().enumerate() {
-                ShardState::encode_input(at, input, block);
-            }
-            for (end, keys) in &self.state.revisions {
-                for (key, emitted) in keys {
-                    ShardState::encode_revision(*end, key, *emitted, block);
-                }
-            }
+            block.base = spills || !self.state.runs.is_empty();
+            spills |= block.base;
+            let walk = if block.base {
+                let slice = EventTime(i64::MIN);
+                Walk::Runs { up_to: self.state.run, slice, after: None, merge: None }
+            } else {
+                Walk::Memory(EventTime(i64::MIN), 0)
+            };
+            let first_sequence = self.state.sequence;
+            self.cycle =
+                Some(Cycle { first_sequence, first_offset: None, last_sequence: None, walk, bytes: 0 });
+            self.state.encode_small(block);
+        }
+        if spills {
+            self.state.spill();
+            self.state.run += 1;
+            self.memory.wanted = false;
+            self.window = None;
         }
         if let Some(cycle) = self.cycle.as_mut().filter(|cycle| cycle.last_sequence.is_none()) {
-            let budget = block.entries.len() + changes + self.limits.snapshot_step;
-            let ended = walk(&self.state, cycle, block, budget);
-            cycle.bytes += block.entries.len() as u64;
+            let budget = block.entries.len() + REWRITTEN * changes + self.limits.snapshot_step;
+            let mut writer = RowWriter::default();
+            let ended = match &mut cycle.walk {
+                Walk::Memory(slice, row) => {
+                    walk_memory(&self.state, (slice, row), &mut writer, block, budget)
+                }
+                runs @ Walk::Runs { .. } => walk_runs(&self.state, runs, &mut writer, block, budget)?,
+            };
+            self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
+            cycle.bytes += block.entries.len() as u64 + COMMIT_OVERHEAD;
             if ended {
                 cycle.last_sequence = Some(self.state.sequence);
                 self.state.log_bytes = cycle.bytes;
-                return;
+                return Ok(());
             }
         }
-        self.state.log_bytes += block.entries.len() as u64 + 64;
+        self.state.log_bytes += block.entries.len() as u64 + COMMIT_OVERHEAD;
+        Ok(())
+    }
+
+    /// Whether the rows in memory have to become a run; where the store has not taken the last ones yet, frames wait instead.
+    fn has_to_spill(&mut self) -> bool {
+        let Some(share) = self.memory.share else { return false };
+        let over = self.state.slices.bytes() > share;
+        if self.state.slices.iter().all(crate::slices::Slice::is_empty) || !(over || self.memory.wanted) {
+            return false;
+        }
+        self.memory.full = over && self.state.runs.held_bytes() > share;
+        !self.memory.full
     }
 
     fn log_is_long(&self) -> bool {
         let keys: usize = self.state.slices.iter().map(crate::slices::Slice::key_bytes).sum();
-        let per_row = 16 + 3 * self.state.layout.stride();
-        let live = keys + self.state.slices.rows() * per_row + self.state.inputs.len() * 32;
-        self.state.log_bytes > self.limits.snapshot_log_bytes.max(4 * live as u64)
+        let per_row = ROW_OVERHEAD + self.value_bytes;
+        let runs =
+            usize::try_from(self.state.runs.bytes() + 10 * self.state.runs.rows()).unwrap_or(usize::MAX);
+        let live = keys + self.state.slices.rows() * per_row + runs + self.state.inputs.len() * 32;
+        self.state.log_bytes > self.limits.snapshot_log_bytes.max(live as u64 / 4 * 7)
     }
 
     /// The commit of `sequence` is known to be in the log, its first chunk at `offset`.
@@ -217,14 +305,19 @@ impl ShardMachine {
     }
 }
 
-/// Writes rows from the cycle's cursor on until the block reaches `budget` bytes; true when none is left.
-fn walk(state: &ShardState, cycle: &mut Cycle, block: &mut Block, budget: usize) -> bool {
-    let mut writer = RowWriter::default();
-    for slice in state.slices.range(cycle.cursor.0, EventTime(i64::MAX)) {
-        let first = if slice.start == cycle.cursor.0 { cycle.cursor.1 } else { 0 };
+/// Writes rows in memory from the cursor on until the block reaches `budget` bytes; true when none is left.
+fn walk_memory(
+    state: &ShardState,
+    cursor: (&mut EventTime, &mut usize),
+    writer: &mut RowWriter,
+    block: &mut Block,
+    budget: usize,
+) -> bool {
+    for slice in state.slices.range(*cursor.0, EventTime(i64::MAX)) {
+        let first = if slice.start == *cursor.0 { *cursor.1 } else { 0 };
         for row in first..slice.len() {
             if block.entries.len() >= budget {
-                cycle.cursor = (slice.start, row);
+                (*cursor.0, *cursor.1) = (slice.start, row);
                 return false;
             }
             writer.write(slice, &state.layout, row, block);
@@ -233,10 +326,56 @@ fn walk(state: &ShardState, cycle: &mut Cycle, block: &mut Block, budget: usize)
     true
 }
 
+/// Writes what the runs merge to, as base entries, from the cursor on until the block reaches `budget` bytes; true when none is left.
+fn walk_runs(
+    state: &ShardState,
+    walk: &mut Walk,
+    writer: &mut RowWriter,
+    block: &mut Block,
+    budget: usize,
+) -> Result<bool, Unreadable> {
+    let Walk::Runs { up_to, slice, after, merge } = walk else { return Ok(true) };
+    let mut row = MergedRow::new(&state.layout);
+    while let Some(start) = state.runs.first_from(*slice) {
+        if start > *slice {
+            (*slice, *after, *merge) = (start, None, None);
+        }
+        let mut open = match merge.take() {
+            Some(open) => open,
+            None => {
+                let mut open = Merge::default();
+                for part in state.runs.of_slice(start).iter().filter(|part| part.run <= *up_to) {
+                    open.add_part(Arc::clone(part), after.as_deref(), &state.runs)?;
+                }
+                open
+            }
+        };
+        while block.entries.len() < budget {
+            if !open.next(&state.slices, &state.runs, &state.layout, &mut row)? {
+                let Some(next) = start.0.checked_add(1) else { return Ok(true) };
+                (*slice, *after) = (EventTime(next), None);
+                break;
+            }
+            writer.write_base(start, &row, &state.layout, block);
+            after.get_or_insert_default().clone_from(&row.key);
+        }
+        if block.entries.len() >= budget && *slice == start {
+            *merge = Some(open);
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What a row takes in a block beside its key and its value: kind, lengths, start of its slice.
+const ROW_OVERHEAD: usize = 12;
+
 #[derive(Default)]
 struct RowWriter {
     key: Vec<u8>,
     value: Vec<u8>,
+    rows: usize,
+    bytes: usize,
 }
 
 impl RowWriter {
@@ -247,10 +386,37 @@ impl RowWriter {
         row: usize,
         block: &mut Block,
     ) {
+        self.upsert(EntryKey::Row(slice.start, slice.key(row)), slice.words(layout, row), layout, block);
+    }
+
+    fn write_base(
+        &mut self,
+        slice: EventTime,
+        row: &MergedRow,
+        layout: &crate::aggregate::Layout,
+        block: &mut Block,
+    ) {
+        self.upsert(EntryKey::Base(slice, &row.key), &row.words, layout, block);
+    }
+
+    fn upsert(
+        &mut self,
+        key: EntryKey<'_>,
+        words: &[u64],
+        layout: &crate::aggregate::Layout,
+        block: &mut Block,
+    ) {
         self.key.clear();
         self.value.clear();
-        EntryKey::Row(slice.start, slice.key(row)).encode(&mut self.key);
-        layout.encode(slice.words(layout, row), &mut self.value);
+        key.encode(&mut self.key);
+        layout.encode(words, &mut self.value);
         block.entries.upsert(&self.key, &self.value);
+        self.rows += 1;
+        self.bytes += self.value.len();
+    }
+
+    /// Bytes of a value, on the average.
+    const fn mean(&self) -> Option<usize> {
+        self.bytes.checked_div(self.rows)
     }
 }

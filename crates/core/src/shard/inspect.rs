@@ -2,12 +2,13 @@
 //!
 //! Nothing here changes the shard. The rows of a key are reached only through [`ShardState::rows_of`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ShardMachine, ShardState};
 use crate::{
     aggregate::Value,
     entry::Input,
+    runs::Unreadable,
     time::{EventTime, Partition, Watermark},
 };
 
@@ -88,18 +89,24 @@ impl ShardMachine {
     }
 
     /// The windows of `key` that hold records, oldest first, at most `limit`; and how many there are in all.
-    #[must_use]
-    pub fn inspect(&self, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
-        let ends = self.state.window_ends_of(key);
-        let windows = ends.iter().take(limit).map(|end| self.window_of(key, *end));
-        (windows.collect(), ends.len())
+    ///
+    /// # Errors
+    /// A chunk of a run that does not read.
+    pub fn inspect(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
+        let rows = self.state.rows_of(key)?;
+        let grid = self.state.grid;
+        let ends = rows.keys().flat_map(|slice| grid.ends_of(*slice));
+        let ends: BTreeSet<_> =
+            ends.filter(|end| self.state.purged.is_none_or(|purged| *end > purged)).collect();
+        let windows = ends.iter().take(limit).map(|end| self.window_of(key, &rows, *end));
+        Ok((windows.collect(), ends.len()))
     }
 
-    fn window_of(&self, key: &[u8], end: EventTime) -> WindowView {
+    fn window_of(&self, key: &[u8], rows: &BTreeMap<EventTime, Vec<u64>>, end: EventTime) -> WindowView {
         let state = &self.state;
         let start = state.grid.start_of(end);
         let mut words = vec![0; state.layout.stride()];
-        for (_, row) in state.rows_of(key, start, end) {
+        for row in rows.range(start..end).map(|(_, row)| row) {
             state.layout.merge(&mut words, row);
         }
         WindowView {
@@ -114,23 +121,21 @@ impl ShardMachine {
 }
 
 impl ShardState {
-    /// The rows of `key` in the slices whose start lies in `[from, to)`, ascending.
-    fn rows_of(
-        &self,
-        key: &[u8],
-        from: EventTime,
-        to: EventTime,
-    ) -> impl Iterator<Item = (EventTime, &[u64])> {
-        self.slices
-            .range(from, to)
-            .filter_map(move |slice| Some((slice.start, slice.words(&self.layout, slice.find(key)?))))
-    }
-
-    /// The ends of the windows, not purged yet, in which `key` has a row.
-    fn window_ends_of(&self, key: &[u8]) -> BTreeSet<EventTime> {
-        let rows = self.rows_of(key, EventTime(i64::MIN), EventTime(i64::MAX));
-        rows.flat_map(|(slice, _)| self.grid.ends_of(slice))
-            .filter(|end| self.purged.is_none_or(|purged| *end > purged))
-            .collect()
+    /// The rows of `key`, by slice.
+    fn rows_of(&self, key: &[u8]) -> Result<BTreeMap<EventTime, Vec<u64>>, Unreadable> {
+        let in_memory = self
+            .slices
+            .iter()
+            .filter_map(|slice| Some((slice.start, slice.words(&self.layout, slice.find(key)?).to_vec())));
+        let mut rows: BTreeMap<_, _> = in_memory.collect();
+        for (slice, _) in self.runs.range(EventTime(i64::MIN), EventTime(i64::MAX)) {
+            let mut words = rows.remove(&slice);
+            let was_there = words.is_some();
+            let row = words.get_or_insert_with(|| vec![0; self.layout.stride()]);
+            if self.runs.find(slice, key, &self.layout, row)? || was_there {
+                rows.extend(words.map(|words| (slice, words)));
+            }
+        }
+        Ok(rows)
     }
 }

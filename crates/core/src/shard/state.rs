@@ -13,6 +13,7 @@ use crate::{
     block::{Block, BlockError, Change, Closing, JobId, Scalars},
     entry::{EntryKey, Input, take_u64},
     job::JobSpec,
+    runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     slices::Slices,
     time::{EventTime, Offset, Partition, Watermark},
     window::Grid,
@@ -27,7 +28,13 @@ pub struct ShardState {
     pub(super) grid: Grid,
     pub(super) layout: Arc<Layout>,
     pub(super) inputs: Vec<Input>,
+    /// The rows since the last run.
     pub(super) slices: Slices,
+    pub(super) runs: Runs,
+    /// Number of the run that `slices` are to become.
+    pub(super) run: u64,
+    /// The run that the base entries of the log's first snapshot are of, until another snapshot begins.
+    base: Option<u64>,
     pub(super) revisions: Revisions,
     pub(super) watermark: Watermark,
     pub(super) purged: Option<EventTime>,
@@ -75,6 +82,9 @@ impl ShardState {
             layout: Arc::new(Layout::new(spec)),
             inputs: Vec::new(),
             slices: Slices::default(),
+            runs: Runs::default(),
+            run: 0,
+            base: None,
             revisions: Revisions::new(),
             watermark: None,
             purged: None,
@@ -114,11 +124,184 @@ impl ShardState {
                 return Err(RestoreError::Gap { before: self.sequence, found: block.sequence });
             }
         }
+        let starts = self.job.is_none();
+        if block.begins.is_some() {
+            // What a later snapshot repeats is here already.
+            self.base = (starts && block.base).then(|| block.scalars.run.saturating_sub(1));
+        }
+        let mut base = Vec::new();
         for change in block.entries.iter() {
-            self.restore_entry(change?)?;
+            let change = change?;
+            let Change::Upsert(key, value) = change else {
+                self.restore_entry(change)?;
+                continue;
+            };
+            match EntryKey::decode(key) {
+                Some(EntryKey::Base(slice, key)) => base.push((slice, key, value)),
+                // Among the rows of the runs that follow as base entries.
+                Some(EntryKey::Row(..)) if starts && block.base => {}
+                Some(EntryKey::Index(..)) => {
+                    return Err(BlockError::Body("an entry of a local store in a log").into());
+                }
+                _ => self.restore_entry(change)?,
+            }
+        }
+        if let Some(run) = self.base {
+            for rows in base.chunk_by(|a, b| a.0 == b.0) {
+                let Some((slice, ..)) = rows.first() else { continue };
+                let rows: Vec<_> = rows.iter().map(|(_, key, value)| (*key, *value)).collect();
+                self.runs.append(*slice, run, &rows);
+            }
+        }
+        if !starts && block.scalars.run > self.run {
+            self.spill();
         }
         self.restore_scalars(block);
         Ok(())
+    }
+
+    /// Makes the rows in memory a run, and memory empty.
+    pub(super) fn spill(&mut self) {
+        let slices = std::mem::take(&mut self.slices);
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            let part = write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout);
+            self.runs.insert(part);
+        }
+    }
+
+    /// The rows in memory as parts of the run that they are to become, for a store that is to hold them too.
+    #[must_use]
+    pub fn image(&mut self) -> Vec<Part> {
+        let slices = self.slices.iter().filter(|slice| !slice.is_empty());
+        slices
+            .map(|slice| write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout))
+            .collect()
+    }
+
+    /// After the entries and the head of a store: takes the rows in memory from the parts that [`ShardState::image`] gave; rows that
+    /// were stored by themselves are newer. Gives the files of these parts.
+    ///
+    /// # Errors
+    /// A chunk that does not read.
+    pub fn load_image(&mut self) -> Result<Vec<Arc<Part>>, Unreadable> {
+        let parts = self.runs.take_from(self.run);
+        for part in &parts {
+            let mut merge = Merge::default();
+            merge.add_part(Arc::clone(part), None, &self.runs)?;
+            let mut row = MergedRow::new(&self.layout);
+            while merge.next(&Slices::default(), &self.runs, &self.layout, &mut row)? {
+                let slice = self.slices.slice_mut(part.slice);
+                if slice.find(&row.key).is_none() {
+                    slice.restored_row_mut(&self.layout, &row.key).copy_from_slice(&row.words);
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Where chunks are read that are not held in memory.
+    pub fn set_store(&mut self, store: Arc<dyn Chunks>) {
+        self.runs.set_store(store);
+    }
+
+    /// The runs.
+    #[must_use]
+    pub const fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// Number of the run that the rows in memory are to become.
+    #[must_use]
+    pub const fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The store has these chunks: memory lets go of them.
+    pub fn stored(&mut self, chunks: &[ChunkId]) {
+        self.runs.stored(chunks);
+    }
+
+    /// All but rows and scalars, as the entries of a store.
+    #[must_use]
+    pub fn small_entries(&self) -> Block {
+        let mut block = Block::default();
+        self.encode_small(&mut block);
+        block
+    }
+
+    pub(super) fn encode_small(&self, block: &mut Block) {
+        for (at, input) in self.inputs.iter().enumerate() {
+            Self::encode_input(at, input, block);
+        }
+        for (end, keys) in &self.revisions {
+            for (key, emitted) in keys {
+                Self::encode_revision(*end, key, *emitted, block);
+            }
+        }
+    }
+
+    pub(super) fn compaction(&mut self, boundary: Option<u64>) -> Option<Compaction> {
+        self.runs.compaction(boundary, &self.layout)
+    }
+
+    pub(super) fn compacted(&mut self, done: Compacted) -> bool {
+        let inputs: Vec<u64> = done.inputs.iter().map(|part| part.file).collect();
+        self.runs.replace(&inputs, done.output)
+    }
+
+    /// The rows of the window that ends at `end`, behind `after`, by key.
+    pub(super) fn window(&self, end: EventTime, after: Option<&[u8]>) -> Result<Merge, Unreadable> {
+        let start = self.grid.start_of(end);
+        let mut merge = Merge::default();
+        for place in self.slices.places(start, end) {
+            merge.add_memory(place, after, &self.slices);
+        }
+        for (_, parts) in self.runs.range(start, end) {
+            for part in parts {
+                merge.add_part(Arc::clone(part), after, &self.runs)?;
+            }
+        }
+        Ok(merge)
+    }
+
+    /// Whether `key` has a row in the window that ends at `end`.
+    pub(super) fn is_in_window(&self, end: EventTime, key: &[u8]) -> Result<bool, Unreadable> {
+        let start = self.grid.start_of(end);
+        if self.slices.range(start, end).any(|slice| slice.find(key).is_some()) {
+            return Ok(true);
+        }
+        let mut words = vec![0; self.layout.stride()];
+        for (slice, _) in self.runs.range(start, end) {
+            if self.runs.find(slice, key, &self.layout, &mut words)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Merges the rows of `key` in the window that ends at `end` into `words`.
+    pub(super) fn find_in_window(
+        &self,
+        end: EventTime,
+        key: &[u8],
+        words: &mut [u64],
+    ) -> Result<(), Unreadable> {
+        let start = self.grid.start_of(end);
+        for slice in self.slices.range(start, end) {
+            if let Some(row) = slice.find(key) {
+                self.layout.merge(words, slice.words(&self.layout, row));
+            }
+        }
+        for (slice, _) in self.runs.range(start, end) {
+            self.runs.find(slice, key, &self.layout, words)?;
+        }
+        Ok(())
+    }
+
+    /// The start of the first slice at or after `from` that holds anything.
+    pub(super) fn first_slice(&self, from: EventTime) -> Option<EventTime> {
+        let memory = self.slices.first_from(from).map(|slice| slice.start);
+        [memory, self.runs.first_from(from)].into_iter().flatten().min()
     }
 
     /// Takes the head of a block as it is: how a state continues from what a local store holds.
@@ -127,8 +310,8 @@ impl ShardState {
         self.incarnation = head.incarnation;
         self.sequence = head.sequence;
         self.assignment = head.assignment;
-        let Scalars { watermark, purged, closing, log_bytes } = head.scalars.clone();
-        (self.watermark, self.closing, self.log_bytes) = (watermark, closing, log_bytes);
+        let Scalars { watermark, purged, closing, log_bytes, run } = head.scalars.clone();
+        (self.watermark, self.closing, self.log_bytes, self.run) = (watermark, closing, log_bytes, run);
         if let Some(purged) = purged {
             self.purge(purged);
         }
@@ -157,7 +340,7 @@ impl ShardState {
                     }
                     Ok(())
                 }
-                EntryKey::Position(_) | EntryKey::Row(..) => {
+                EntryKey::Position(_) | EntryKey::Row(..) | EntryKey::Base(..) | EntryKey::Index(..) => {
                     Err(RestoreError::Block(BlockError::Body("a delete of an entry that is never deleted")))
                 }
             },
@@ -174,6 +357,8 @@ impl ShardState {
                 let row = self.slices.slice_mut(slice).restored_row_mut(&self.layout, key);
                 self.layout.decode(value, row)?;
             }
+            EntryKey::Base(..) => return None,
+            EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
             EntryKey::Revision(end, key) => {
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
                 self.revisions.entry(end).or_default().insert(key.to_vec(), emitted);
@@ -196,6 +381,7 @@ impl ShardState {
     pub(super) fn purge(&mut self, purged: EventTime) {
         self.purged = self.purged.max(Some(purged));
         self.slices.drop_before(self.grid.first_live_slice(purged));
+        self.runs.drop_before(self.grid.first_live_slice(purged));
         while self.revisions.first_key_value().is_some_and(|(end, _)| *end <= purged) {
             self.revisions.pop_first();
         }
@@ -227,16 +413,16 @@ impl ShardState {
         &self.inputs
     }
 
-    /// Number of open (slice, group key) rows.
+    /// Number of open (slice, group key) rows; one that is in memory and in runs counts in each.
     #[must_use]
-    pub fn open_rows(&self) -> usize {
-        self.slices.rows()
+    pub fn open_rows(&self) -> u64 {
+        self.slices.rows() as u64 + self.runs.rows()
     }
 
     /// Memory that the open rows take, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.slices.bytes()
+        self.slices.bytes() + self.runs.memory_bytes()
     }
 
     /// Incarnation and sequence of the last block.
@@ -266,6 +452,7 @@ impl ShardState {
                 rows.insert((slice.start, slice.key(row).to_vec()), slice.words(&self.layout, row).to_vec());
             }
         }
+        let unreadable = self.add_runs(&mut rows).err();
         let revisions = self
             .revisions
             .iter()
@@ -277,6 +464,7 @@ impl ShardState {
         CanonicalState {
             inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
+            unreadable,
             revisions,
             watermark: self.watermark,
             purged: self.purged,
@@ -286,12 +474,29 @@ impl ShardState {
     }
 }
 
+impl ShardState {
+    fn add_runs(&self, rows: &mut BTreeMap<(EventTime, Vec<u8>), Vec<u64>>) -> Result<(), Unreadable> {
+        for part in self.runs.parts() {
+            let mut merge = Merge::default();
+            merge.add_part(Arc::clone(part), None, &self.runs)?;
+            let mut row = MergedRow::new(&self.layout);
+            while merge.next(&Slices::default(), &self.runs, &self.layout, &mut row)? {
+                let words = rows.entry((part.slice, row.key.clone()));
+                self.layout.merge(words.or_insert_with(|| vec![0; self.layout.stride()]), &row.words);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A state that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the state")]
 pub struct CanonicalState {
     pub inputs: Vec<Input>,
     pub rows: BTreeMap<(EventTime, Vec<u8>), Vec<u64>>,
+    /// Set where some rows could not be read.
+    pub unreadable: Option<Unreadable>,
     pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,
     pub watermark: Watermark,
     pub purged: Option<EventTime>,

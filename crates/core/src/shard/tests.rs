@@ -1,4 +1,5 @@
 mod inspect;
+mod spilling;
 
 use std::sync::Arc;
 
@@ -312,7 +313,7 @@ proptest! {
     #[test]
     fn the_log_rebuilds_the_owner(steps in steps(), size in 1i64..40, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000) {
         let job = spec(size.max(step), step, lateness);
-        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: 500, snapshot_step: 40 };
+        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: 500, snapshot_step: 40, ..Limits::default() };
         let mut shard = owner_with(&job, limits);
         let mut log = vec![ShardState::genesis(JOB, &[(Partition(0), Offset(0))])];
         let (mut next, mut version, mut incarnation) = (0u64, 0u64, 7u64);
@@ -370,29 +371,6 @@ fn fold(job: &JobSpec, log: &[Block]) -> Result<ShardState, TestCaseError> {
         }
     }
     Ok(state)
-}
-
-#[test]
-fn the_log_stays_bounded_over_many_commits() {
-    let job = spec(1_000_000, 1_000_000, 0);
-    let limits = Limits { snapshot_log_bytes: 10_000, ..Limits::default() };
-    let mut shard = owner_with(&job, limits);
-    let mut log: Vec<(u64, usize)> = vec![];
-    let mut longest = 0;
-    for round in 0..20_000u64 {
-        let key = format!("key-{}", round % 500);
-        shard.apply(&frame(0, round, 5, &[(1, &key, 1)]));
-        let commit = shard.plan().unwrap();
-        log.push((commit.block.sequence, commit.block.entries.len()));
-        if let Some(before) =
-            shard.committed(commit.block.sequence, Offset(commit.block.sequence)).truncate_before
-        {
-            log.retain(|(sequence, _)| *sequence >= before.0);
-        }
-        longest = longest.max(log.iter().map(|(_, bytes)| bytes).sum());
-    }
-    let live: usize = 500 * 30;
-    assert!(longest < 8 * live, "{longest} bytes of log for about {live} bytes of state");
 }
 
 #[test]

@@ -1,0 +1,152 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    job::{
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
+        WindowSpec,
+    },
+    slices::Slices,
+    time::Span,
+};
+
+fn layout() -> Layout {
+    Layout::new(&JobSpec {
+        shards: 1,
+        watermark: WatermarkSpec {
+            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
+            idle_timeout: Span(1),
+            on_quiet: OnQuiet::Hold,
+            max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
+            reanchor_after: None,
+        },
+        window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },
+        allowed_lateness: Span(0),
+        columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
+        aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],
+    })
+}
+
+const SLICE: EventTime = EventTime(-7);
+
+fn part(runs: &mut Runs, run: u64, rows: &BTreeMap<Vec<u8>, i64>, layout: &Layout) -> Part {
+    let mut writer = runs.writer(SLICE, run);
+    for (key, value) in rows {
+        let mut words = vec![0; layout.stride()];
+        layout.add_record(&mut words);
+        layout.add_value(&mut words, 0, *value);
+        let mut bytes = Vec::new();
+        layout.encode(&words, &mut bytes);
+        writer.push(key, &bytes);
+    }
+    writer.finish()
+}
+
+fn keys() -> impl Strategy<Value = BTreeMap<Vec<u8>, i64>> {
+    prop::collection::btree_map(prop::collection::vec(0u8..3, 0..150), -50i64..50, 0..20)
+}
+
+proptest! {
+    #[test]
+    fn a_merge_gives_each_key_once_in_order_from_any_key_on(
+        parts in prop::collection::vec(keys(), 0..12), after in prop::option::of(prop::collection::vec(0u8..3, 0..4)), chunk in 1usize..300
+    ) {
+        let layout = layout();
+        let mut runs = Runs { chunk_bytes: chunk, ..Runs::default() };
+        let mut memory = Slices::default();
+        let mut expected: BTreeMap<Vec<u8>, (u64, i64)> = BTreeMap::new();
+        for (run, rows) in (0u64..).zip(&parts) {
+            for (key, value) in rows {
+                let merged = expected.entry(key.clone()).or_insert((0, i64::MIN));
+                *merged = (merged.0 + 1, merged.1.max(*value));
+            }
+            if run == 0 {
+                for (key, value) in rows {
+                    let (words, _) = memory.slice_mut(SLICE).row_mut(&layout, key);
+                    layout.add_record(words);
+                    layout.add_value(words, 0, *value);
+                }
+            } else {
+                let part = part(&mut runs, run, rows, &layout);
+                prop_assert_eq!(Part::from_index(SLICE, part.file, &part.to_index()).map(|read| read.to_index()), Some(part.to_index()));
+                runs.insert(part);
+            }
+        }
+        for key in expected.keys() {
+            let mut words = vec![0; layout.stride()];
+            let in_runs = parts.iter().skip(1).any(|rows| rows.contains_key(key));
+            prop_assert_eq!(runs.find(SLICE, key, &layout, &mut words).unwrap(), in_runs);
+        }
+        let after = after.as_deref();
+        let mut merge = Merge::default();
+        merge.add_memory(0, after, &memory);
+        for part in runs.of_slice(SLICE) {
+            merge.add_part(Arc::clone(part), after, &runs).unwrap();
+        }
+        let mut row = MergedRow::new(&layout);
+        let mut merged = Vec::new();
+        while merge.next(&memory, &runs, &layout, &mut row).unwrap() {
+            merged.push((row.key.clone(), (row.words[0], row.words[2].cast_signed())));
+        }
+        let expected: Vec<_> = expected.into_iter().filter(|(key, _)| Some(key.as_slice()) > after).collect();
+        prop_assert_eq!(merged, expected);
+    }
+}
+
+#[test]
+fn parts_that_have_become_many_are_compacted_but_never_across_a_snapshots_beginning() {
+    let layout = Arc::new(layout());
+    let mut runs = Runs::default();
+    let rows = |run: u64| BTreeMap::from([(vec![b'a'], 1), (run.to_be_bytes().to_vec(), 2)]);
+    for run in 0..8 {
+        let part = part(&mut runs, run, &rows(run), &layout);
+        runs.insert(part);
+    }
+    assert!(runs.compaction(Some(3), &layout).is_none(), "four on either side");
+    let compaction = runs.compaction(Some(9), &layout).unwrap();
+    let mut stored = Vec::new();
+    let done = compaction
+        .run(|id, bytes| -> Result<(), Unreadable> {
+            stored.push((id, bytes));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((done.output.run, done.output.rows(), done.inputs.len()), (7, 9, 8));
+    assert_eq!(done.output.ids().collect::<Vec<_>>(), stored.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    let inputs: Vec<u64> = done.inputs.iter().map(|part| part.file).collect();
+    assert!(runs.replace(&inputs, done.output));
+    assert_eq!(runs.parts().count(), 1);
+    runs.drop_before(EventTime(0));
+    assert!(runs.is_empty());
+}
+
+#[test]
+fn a_chunk_in_the_place_of_another_or_damaged_is_not_read() {
+    #[derive(Debug)]
+    struct Other(Arc<[u8]>);
+    impl Chunks for Other {
+        fn read(&self, _: ChunkId) -> Result<Arc<[u8]>, String> {
+            Ok(Arc::clone(&self.0))
+        }
+    }
+    let layout = layout();
+    let mut runs = Runs::default();
+    let part = part(&mut runs, 1, &BTreeMap::from([(vec![1], 5)]), &layout);
+    let (id, bytes) = part.held().next().unwrap();
+    runs.insert(part);
+    runs.stored(&[id]);
+    let mut find = |bytes: Arc<[u8]>| {
+        runs.set_store(Arc::new(Other(bytes)));
+        runs.find(SLICE, &[1], &layout, &mut vec![0; layout.stride()])
+    };
+    assert_eq!(find(Arc::clone(&bytes)), Ok(true));
+    let mut damaged = bytes.to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert_eq!(find(damaged.into()).unwrap_err().reason, "its checksum does not fit");
+    let mut elsewhere = Runs::default().writer(EventTime(5), 1);
+    elsewhere.push(&[0], &[]);
+    assert!(find(elsewhere.finish().held().next().unwrap().1).is_err());
+}

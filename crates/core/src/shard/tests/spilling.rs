@@ -1,0 +1,371 @@
+//! Rows that leave memory: the same results, the same state from log and store, a bounded log.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use super::*;
+use crate::{
+    aggregate::Layout,
+    block::{Change, Entries},
+    entry::{EntryKey, all_rows, purged_ranges},
+    runs::{ChunkId, Chunks, Part},
+    window::Grid,
+};
+
+/// Chunks as a store keeps them.
+#[derive(Debug, Default)]
+struct MemoryChunks(Mutex<HashMap<ChunkId, Arc<[u8]>>>);
+
+impl MemoryChunks {
+    fn put(&self, id: ChunkId, bytes: Arc<[u8]>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, bytes);
+    }
+}
+
+impl Chunks for MemoryChunks {
+    fn read(&self, id: ChunkId) -> Result<Arc<[u8]>, String> {
+        let chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        chunks.get(&id).map(Arc::clone).ok_or_else(|| "it was never stored".to_owned())
+    }
+}
+
+/// A local store that follows the commits, as a worker has it.
+#[derive(Debug, Default)]
+struct Store {
+    chunks: Arc<MemoryChunks>,
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    head: Option<Block>,
+    /// Index entries of the rows in memory: they end with the run that these become.
+    image: Vec<Vec<u8>>,
+}
+
+impl Store {
+    fn put(&mut self, part: &Part) -> Vec<ChunkId> {
+        let mut key = Vec::new();
+        EntryKey::Index(part.slice, part.file).encode(&mut key);
+        self.entries.insert(key, part.to_index());
+        part.held().map(|(id, bytes)| (self.chunks.put(id, bytes), id).1).collect()
+    }
+
+    fn take(&mut self, entries: &Entries) {
+        for change in entries.iter() {
+            match change.unwrap() {
+                // Of a snapshot: the store has these rows.
+                Change::Upsert(key, _) if matches!(EntryKey::decode(key), Some(EntryKey::Base(..))) => {}
+                Change::Upsert(key, value) => drop(self.entries.insert(key.to_vec(), value.to_vec())),
+                Change::Delete(key) => drop(self.entries.remove(key)),
+            }
+        }
+    }
+
+    /// Takes a commit; gives the chunks that it has now.
+    fn follow(&mut self, job: &JobSpec, commit: &Commit) -> Vec<ChunkId> {
+        let mut stored = Vec::new();
+        match &commit.spilled {
+            None => self.take(&commit.block.entries),
+            Some(spilled) => {
+                let (from, to) = all_rows();
+                self.entries.retain(|key, _| !(from <= *key && *key < to));
+                for key in self.image.drain(..) {
+                    self.entries.remove(&key);
+                }
+                self.take(&spilled.small.entries);
+                stored = spilled.parts.iter().flat_map(|part| self.put(part)).collect();
+            }
+        }
+        if let Some(purged) = commit.block.scalars.purged {
+            for (from, to) in purged_ranges(&Grid::new(&job.window), purged) {
+                self.entries.retain(|key, _| !(from <= *key && *key < to));
+            }
+        }
+        self.head = Some(Block { entries: Entries::default(), ..commit.block.clone() });
+        stored
+    }
+
+    fn state(&self, job: &JobSpec) -> ShardState {
+        let mut state = ShardState::empty(job);
+        state.set_job(JOB);
+        state.set_store(self.chunks.clone());
+        for (key, value) in &self.entries {
+            state.restore_entry(Change::Upsert(key, value)).unwrap();
+        }
+        state.restore_scalars(self.head.as_ref().unwrap());
+        state.load_image().unwrap();
+        state
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Records(Vec<(i64, u8, i64)>, i64),
+    Announce(i64),
+    Commit,
+    Compact,
+    Stored,
+    /// And whether the store is continued from.
+    Crash(bool),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let records = (prop::collection::vec((0i64..400, 0u8..20, -9i64..9), 0..12), 0i64..380)
+        .prop_map(|(rows, watermark)| Event::Records(rows, watermark));
+    let event = prop_oneof![
+        6 => records,
+        2 => (0i64..400).prop_map(Event::Announce),
+        6 => Just(Event::Commit),
+        1 => Just(Event::Compact),
+        2 => Just(Event::Stored),
+        1 => any::<bool>().prop_map(Event::Crash),
+    ];
+    prop::collection::vec(event, 1..120)
+}
+
+fn without_sequence(state: &ShardState) -> CanonicalState {
+    CanonicalState { sequence: 0, ..state.canonical() }
+}
+
+proptest! {
+    /// A shard that spills with almost every commit is the same as one that never does, and so is what log and store restore to.
+    #[test]
+    fn a_shard_that_spills_is_one_that_does_not(
+        events in events(), size in 1i64..80, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000,
+        share in prop_oneof![Just(0usize), 500usize..3_000], chunk in prop_oneof![Just(1usize), 20usize..200], log_limit in 300u64..3_000,
+    ) {
+        let job = spec(size.max(step), step, lateness);
+        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk };
+        let take_over = |state: ShardState| {
+            let mut shard = ShardMachine::take_over(Shard(0), &job, limits, state, 7, AssignmentId::default()).unwrap();
+            shard.set_memory(Some(share));
+            shard
+        };
+        let mut shard = take_over(genesis(&job));
+        let mut plain = owner_with(&job, limits);
+        let mut log = vec![ShardState::genesis(JOB, &[(Partition(0), Offset(0))])];
+        let mut plain_log = log.clone();
+        let (mut store, mut stored) = (Store::default(), Vec::new());
+        shard.state.set_store(store.chunks.clone());
+        let (mut next, mut version) = (0u64, 0u64);
+        for event in events {
+            match event {
+                Event::Records(rows, watermark) if shard.takes_frames() && plain.takes_frames() => {
+                    let keys: Vec<String> = rows.iter().map(|(_, key, _)| key.to_string()).collect();
+                    let rows: Vec<_> = rows.iter().zip(&keys).map(|((time, _, value), key)| (*time, key.as_str(), *value)).collect();
+                    let frame = frame(0, next, watermark, &rows);
+                    prop_assert_eq!(shard.apply(&frame), plain.apply(&frame));
+                    next += rows.len() as u64;
+                }
+                Event::Records(..) => {}
+                Event::Announce(watermark) => {
+                    version += 1;
+                    shard.announce(&announcement(version, 1, watermark, &[]));
+                    plain.announce(&announcement(version, 1, watermark, &[]));
+                }
+                Event::Commit => {
+                    let (commit, plain_commit) = (shard.plan(), plain.plan());
+                    prop_assert_eq!(shard.failed(), None);
+                    let results = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.results.clone()).unwrap_or_default();
+                    prop_assert_eq!(results(&commit), results(&plain_commit));
+                    if let Some(commit) = commit {
+                        log.push(commit.block.clone());
+                        prop_assert_eq!(fold(&job, &log)?.canonical(), shard.state().canonical(), "rebuild = owner");
+                        stored.extend(store.follow(&job, &commit));
+                        let sequence = commit.block.sequence;
+                        prop_assert_eq!(store.state(&job).canonical(), shard.state().canonical(), "store = owner");
+                        if let Some(before) = shard.committed(sequence, Offset(sequence)).truncate_before {
+                            log.retain(|block| block.sequence >= before.0);
+                            prop_assert!(log[0].begins.is_some());
+                        }
+                    }
+                    if let Some(commit) = plain_commit {
+                        plain_log.push(commit.block.clone());
+                        plain.committed(commit.block.sequence, Offset(0));
+                    }
+                    prop_assert_eq!(without_sequence(shard.state()), without_sequence(plain.state()));
+                }
+                Event::Compact => if let Some(compaction) = shard.compaction() {
+                    let done = compaction.run(|id, bytes| -> Result<(), crate::runs::Unreadable> { store.chunks.put(id, bytes); Ok(()) }).unwrap();
+                    let mut key = Vec::new();
+                    for input in &done.inputs {
+                        key.clear();
+                        EntryKey::Index(input.slice, input.file).encode(&mut key);
+                        store.entries.remove(&key);
+                    }
+                    store.put(&done.output);
+                    prop_assert!(shard.compacted(done));
+                    prop_assert_eq!(without_sequence(shard.state()), without_sequence(plain.state()));
+                },
+                Event::Stored => shard.stored(&std::mem::take(&mut stored)),
+                Event::Crash(from_store) => {
+                    let state = if from_store && store.head.is_some() {
+                        store.state(&job)
+                    } else {
+                        let mut state = fold(&job, &log)?;
+                        state.set_store(store.chunks.clone());
+                        // The store is built anew, with an image of what is in memory.
+                        store.entries.clear();
+                        store.take(&state.small_entries().entries);
+                        let parts: Vec<_> = state.runs().parts().cloned().collect();
+                        parts.iter().for_each(|part| drop(store.put(part)));
+                        let before: Vec<_> = store.entries.keys().cloned().collect();
+                        state.image().iter().for_each(|part| drop(store.put(part)));
+                        store.image = store.entries.keys().filter(|key| !before.contains(key)).cloned().collect();
+                        store.head = log.last().map(|block| Block { entries: Entries::default(), ..block.clone() });
+                        prop_assert_eq!(store.state(&job).canonical(), state.canonical(), "image = state");
+                        state
+                    };
+                    stored.clear();
+                    next = state.inputs()[0].next.0;
+                    shard = take_over(state);
+                    let state = fold(&job, &plain_log)?;
+                    plain = ShardMachine::take_over(Shard(0), &job, limits, state, 7, AssignmentId::default()).unwrap();
+                    prop_assert_eq!(without_sequence(shard.state()), without_sequence(plain.state()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_leave_memory_when_they_are_beyond_their_share_and_windows_close_from_runs() {
+    let job = spec(10, 10, 0);
+    let mut shard = owner(&job);
+    shard.set_memory(Some(0));
+    shard.announce(&announcement(1, 1, 100, &[]));
+    let chunks = Arc::new(MemoryChunks::default());
+    shard.state.set_store(chunks.clone());
+    for round in 0..3u64 {
+        shard.apply(&frame(0, round * 2, 5, &[(1, "a", 1), (2, "b", 2)]));
+        assert_eq!(commit(&mut shard).spilled.unwrap().parts.len(), 1);
+        for (id, bytes) in shard.state().runs().held() {
+            chunks.put(id, bytes);
+            shard.stored(&[id]);
+        }
+        let (rows, parts) = (shard.state().slices.rows(), shard.state().runs().parts().count());
+        assert_eq!((rows, parts as u64), (0, round + 1), "memory is empty");
+    }
+    shard.apply(&frame(0, 6, 10, &[(1, "c", 1)]));
+    assert_eq!(
+        shown(&commit(&mut shard).results),
+        [
+            ("a final".into(), 10, "3 3".into(), 0),
+            ("b final".into(), 10, "3 6".into(), 0),
+            ("c final".into(), 10, "1 1".into(), 0)
+        ]
+    );
+    assert!(shard.state().runs().is_empty(), "what ended is gone");
+}
+
+#[test]
+fn a_chunk_that_does_not_read_stops_the_shard_before_it_commits() {
+    let job = spec(10, 10, 0);
+    let mut shard = owner(&job);
+    shard.set_memory(Some(0));
+    shard.apply(&frame(0, 0, 5, &[(1, "a", 1)]));
+    commit(&mut shard);
+    let held: Vec<_> = shard.state().runs().held().into_iter().map(|(id, _)| id).collect();
+    shard.state.set_store(Arc::new(MemoryChunks::default()));
+    shard.stored(&held);
+    shard.announce(&announcement(1, 1, 100, &[]));
+    shard.apply(&frame(0, 1, 100, &[(50, "a", 1)]));
+    assert!(shard.plan().is_none());
+    assert_eq!(shard.failed().map(|failed| failed.reason.as_str()), Some("it was never stored"));
+}
+
+#[test]
+fn frames_wait_while_the_store_is_behind_and_go_on_when_it_has_the_rows() {
+    let job = spec(10, 10, 0);
+    let mut shard = owner(&job);
+    shard.set_memory(Some(10));
+    for round in 0..2u64 {
+        assert!(shard.takes_frames());
+        shard.apply(&frame(0, round, 5, &[(1, "a", 1)]));
+        commit(&mut shard);
+    }
+    assert!(!shard.takes_frames(), "the first run is not stored, the second would be as large");
+    let held: Vec<_> = shard.state().runs().held().into_iter().map(|(id, _)| id).collect();
+    shard.stored(&held);
+    assert!(shard.takes_frames());
+    shard.set_memory(None);
+    assert!(shard.takes_frames(), "without a store the rows stay in memory");
+}
+
+/// Design §8, test 2, and issue 3: the log is at most three times the live state, and what a few commits hold.
+fn longest_log(
+    job: &JobSpec,
+    share: Option<usize>,
+    rounds: u64,
+    record: impl Fn(u64) -> (i64, String, i64),
+) -> (usize, usize) {
+    let limits = Limits { snapshot_log_bytes: 20_000, snapshot_step: 2_000, ..Limits::default() };
+    let mut shard = owner_with(job, limits);
+    shard.set_memory(share);
+    let chunks = Arc::new(MemoryChunks::default());
+    shard.state.set_store(chunks.clone());
+    let mut log: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
+    let (mut longest, mut live) = (0, 0);
+    for round in 0..rounds {
+        let (time, key, watermark) = record(round);
+        shard.apply(&frame(0, round, watermark, &[(time, &key, 1)]));
+        shard.announce(&announcement(round + 1, 1, watermark, &[]));
+        let Some(commit) = shard.plan() else { continue };
+        let bytes = commit.block.chunks(1 << 20).iter().map(Vec::len).sum();
+        log.push_back((commit.block.sequence, bytes));
+        let sequence = commit.block.sequence;
+        if let Some(before) = shard.committed(sequence, Offset(sequence)).truncate_before {
+            log.retain(|(sequence, _)| *sequence >= before.0);
+        }
+        for (id, bytes) in shard.state().runs().held() {
+            chunks.put(id, bytes);
+            shard.stored(&[id]);
+        }
+        while let Some(compaction) = shard.compaction() {
+            let done = compaction.run(|id, bytes| -> Result<(), crate::runs::Unreadable> {
+                chunks.put(id, bytes);
+                Ok(())
+            });
+            shard.compacted(done.unwrap());
+        }
+        if round % 500 == 0 {
+            live = live.max(encoded(&shard.state().canonical(), &shard.state().layout));
+            longest = longest.max(log.iter().map(|(_, bytes)| bytes).sum());
+        }
+    }
+    assert_eq!(shard.failed(), None);
+    (longest, live)
+}
+
+/// What the rows take in a block.
+fn encoded(state: &CanonicalState, layout: &Layout) -> usize {
+    let mut block = Block::default();
+    for ((slice, key), words) in &state.rows {
+        let (mut entry, mut value) = (Vec::new(), Vec::new());
+        EntryKey::Row(*slice, key).encode(&mut entry);
+        layout.encode(words, &mut value);
+        block.entries.upsert(&entry, &value);
+    }
+    block.entries.len()
+}
+
+#[test]
+fn the_log_stays_within_three_times_the_live_state_over_many_commits() {
+    let tumbling = spec(1_000_000, 1_000_000, 0);
+    let hopping = spec(40_000, 10_000, 5_000);
+    let one_window = |round: u64| (1, format!("key-{}", round * 7_919 % 5_000), 5);
+    let moving =
+        |round: u64| ((round * 4) as i64, format!("key-{}", round * 7_919 % 5_000), (round * 4) as i64 - 100);
+    type Case<'a> = (&'a str, &'a JobSpec, Option<usize>, &'a dyn Fn(u64) -> (i64, String, i64));
+    let cases: [Case<'_>; 4] = [
+        ("in memory", &tumbling, None, &one_window),
+        ("with runs", &tumbling, Some(200_000), &one_window),
+        ("moving, in memory", &hopping, None, &moving),
+        ("moving, with runs", &hopping, Some(200_000), &moving),
+    ];
+    for (name, job, share, record) in cases {
+        let (longest, live) = longest_log(job, share, 100_000, record);
+        assert!(live > 100_000, "{name}: {live} bytes of state");
+        let bound = 3 * live + 20_000;
+        assert!(longest <= bound, "{name}: {longest} bytes of log for {live} bytes of state");
+    }
+}
