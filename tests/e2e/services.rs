@@ -98,6 +98,13 @@ impl Services {
         self.folder.path().join(format!("state-{worker}"))
     }
 
+    /// Bytes of memory that a service has.
+    pub fn resident_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.children[name].id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Kills a service at once.
     pub fn kill(&mut self, name: &str) {
         let mut child = self.children.remove(name).unwrap();

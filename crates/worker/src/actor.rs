@@ -100,6 +100,8 @@ pub(crate) struct Actor {
     pub(crate) askers: Vec<Asker>,
     pub(crate) caution: Caution,
     pub(crate) leave: Option<Leave>,
+    /// How long the last restore took.
+    pub(crate) restored_in: Duration,
 }
 
 impl Actor {
@@ -128,6 +130,7 @@ impl Actor {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         self.wait(self.caution.delay()).await;
         while self.leave.is_none() {
+            let begun = self.now();
             let state = match self.restore(holdings).await {
                 Ok(state) if self.leave.is_none() => state,
                 Ok(_) => break,
@@ -142,6 +145,7 @@ impl Actor {
                 }
             };
             backoff.reset();
+            self.restored_in = Duration::from_millis(self.now().since(begun));
             let newer = state.assignment();
             let Some(machine) = self.take_over(state) else {
                 let error = Error::StandDown { shard: self.shard, newer };

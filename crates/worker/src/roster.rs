@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use tidegate_core::{
@@ -164,6 +165,7 @@ impl Roster {
             askers: Vec::new(),
             caution: self.cautions.remove(&shard).unwrap_or_default(),
             leave: None,
+            restored_in: Duration::ZERO,
         };
         task::spawn(format!("shard-{shard}"), actor.run());
         self.actors.insert(shard, Entry { route: Route { assignment, inbox }, left: false, next: None });
