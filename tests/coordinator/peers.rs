@@ -77,6 +77,8 @@ pub fn active(partition: u32, watermark_ms: i64, position: u64) -> v1::Report {
         state: v1::PartitionState::Active.into(),
         max_event_time_ms: Some(watermark_ms + 1000),
         lag: 5,
+        agreed_ms: Some(watermark_ms),
+        observed: None,
     }
 }
 

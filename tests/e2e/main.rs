@@ -10,6 +10,7 @@ mod coordinators;
 mod dev;
 mod flights;
 mod monitoring;
+mod poisoned;
 mod prometheus;
 mod services;
 mod slow;

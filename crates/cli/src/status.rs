@@ -82,6 +82,33 @@ fn covered(status: &v1::JobStatus) -> BTreeMap<u32, (u64, u64)> {
     covered
 }
 
+/// How far the strategy is behind; marked while it has not seen enough.
+fn delay(partition: &v1::PartitionStatus) -> String {
+    let observed = partition.observed.as_ref();
+    let mark = if observed.is_some_and(|observed| observed.learning) { "…" } else { "" };
+    let delay = observed.and_then(|observed| observed.delay_ms).and_then(|delay| i64::try_from(delay).ok());
+    delay.map(|delay| format!("{}{mark}", short(delay))).unwrap_or_default()
+}
+
+/// The clock minus event times, median and 99th percentile; what is ahead is negative.
+fn skew(partition: &v1::PartitionStatus) -> String {
+    let skew = partition.observed.as_ref().and_then(|observed| observed.skew.as_ref());
+    skew.map(|skew| format!("{}/{}", short(skew.p50_ms), short(skew.p99_ms))).unwrap_or_default()
+}
+
+/// A span in a few characters.
+fn short(millis: i64) -> String {
+    let (sign, length) = (if millis < 0 { "-" } else { "" }, millis.unsigned_abs());
+    let units = [
+        (86_400_000 * 3, 86_400_000, "d"),
+        (3_600_000 * 3, 3_600_000, "h"),
+        (180_000, 60_000, "m"),
+        (3_000, 1_000, "s"),
+    ];
+    let unit = units.iter().find(|(from, ..)| length >= *from);
+    unit.map_or_else(|| format!("{sign}{length}ms"), |(_, by, unit)| format!("{sign}{}{unit}", length / by))
+}
+
 /// `tidegate status`: the job as text.
 #[must_use]
 pub(crate) fn render(status: &v1::JobStatus) -> String {
@@ -92,8 +119,8 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         writeln!(out, "job {}  term {}  watermark {}", status.name, status.term, stamp(watermark(status)));
     let _ = writeln!(
         out,
-        "\n{:>9}  {:9} {:>14} {:>12} {:>10} {:>12} {:>10}",
-        "partition", "state", "watermark", "position", "lag", "applied", "dead"
+        "\n{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {:>12} {:>10}",
+        "partition", "state", "watermark", "delay", "skew p50/p99", "position", "lag", "applied", "dead"
     );
     let covered = covered(status);
     for p in &status.partitions {
@@ -101,10 +128,12 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         let note = if p.holds { "  ◄ holds the watermark" } else { "" };
         let _ = writeln!(
             out,
-            "{:>9}  {:9} {:>14} {:>12} {:>10} {applied:>12} {dead:>10}{note}",
+            "{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {applied:>12} {dead:>10}{note}",
             p.partition,
             p.state,
             stamp(p.watermark_ms),
+            delay(p),
+            skew(p),
             p.position,
             p.lag
         );

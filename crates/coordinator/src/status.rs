@@ -104,6 +104,7 @@ pub(crate) fn job_status(
             heard_ms: ago(status.heard),
             since_ms: ago(status.since),
             risen_ms: ago(status.risen),
+            observed: Some((&status.observed).into()),
         }
     };
     let worker = |worker: tidegate_core::assignment::WorkerStatus| v1::WorkerStatus {

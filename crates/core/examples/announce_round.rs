@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use tidegate_core::announcement::{PartitionState, ReaderEpoch, Report, Term};
+use tidegate_core::announcement::{Observed, PartitionState, ReaderEpoch, Report, Term};
 use tidegate_core::coordinator::{ReaderId, WatermarkConfig, WatermarkMachine};
 use tidegate_core::job::OnQuiet;
 use tidegate_core::time::{EventTime, Offset, Partition, Span, Tick};
@@ -46,10 +46,12 @@ fn main() {
                     partition: Partition(partition),
                     epoch: ReaderEpoch(1),
                     watermark: Some(time),
+                    agreed: Some(time),
                     position: Offset(u64::from(round)),
                     state,
                     max_event_time: Some(time),
                     lag: 0,
+                    observed: Observed::default(),
                 },
                 now,
             );

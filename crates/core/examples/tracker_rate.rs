@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tidegate_core::{
     job::{PerMillion, WatermarkStrategy},
+    skew::Skew,
     time::{EventTime, Span},
     tracker::Tracker,
 };
@@ -39,6 +40,23 @@ fn main() {
             measure(name, strategy, shape, step);
         }
     }
+    skew();
+}
+
+/// One count a record, at a clock that is read once a batch.
+fn skew() {
+    let times = times(1);
+    let mut skew = Skew::default();
+    let started = Instant::now();
+    for round in 0..ROUNDS {
+        let base = round * TIMES;
+        for time in black_box(&times) {
+            skew.add(EventTime(base + TIMES), EventTime(base + time));
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+    let nanos = started.elapsed().as_secs_f64() * 1e9 / (TIMES * ROUNDS) as f64;
+    println!("tracker_rate: skew ns_per_record={nanos:.2} {:?}", black_box(skew.summary()));
 }
 
 fn measure(name: &str, strategy: WatermarkStrategy, shape: &str, step: i64) {

@@ -1,6 +1,8 @@
 //! What flows between ingest, coordinator and workers about time: reports up, announcements down (design §4).
 
+use crate::skew::SkewSummary;
 use crate::time::{EventTime, Offset, Partition, Watermark};
+use crate::tracker::Delay;
 
 /// The generation of the consumer group in which a reader owns its partitions; the highest wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,8 @@ pub struct Report {
     pub epoch: ReaderEpoch,
     /// The partition's watermark as of `position`.
     pub watermark: Watermark,
+    /// How much of it several records agree on: the partition is not paused for less.
+    pub agreed: Watermark,
     /// The fetch position up to which records have been framed.
     pub position: Offset,
     /// Whether the partition holds the watermark.
@@ -49,6 +53,17 @@ pub struct Report {
     pub max_event_time: Option<EventTime>,
     /// Offsets between `position` and the end of the partition, as far as known.
     pub lag: u64,
+    /// What explains it to people.
+    pub observed: Observed,
+}
+
+/// What a reader sees besides, as of the last report interval: nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// How far the strategy is behind the largest event time.
+    pub delay: Option<Delay>,
+    /// How event times compare with the clock; `None` while no records come.
+    pub skew: Option<SkewSummary>,
 }
 
 /// Coordinator → workers and ingests: which partitions count, and up to where time has come.

@@ -25,6 +25,8 @@ mod source;
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transitions;
 
 use crate::announcement::{Announcement, Report, Term};
 use crate::job::{JobSpec, OnQuiet};

@@ -35,6 +35,13 @@ impl Future {
         Self { clock, latest: job.max_future_skew.map(|skew| clock.plus(skew)), then: job.on_future }
     }
 
+    /// What the clock says.
+    #[must_use]
+    #[inline]
+    pub const fn clock(&self) -> EventTime {
+        self.clock
+    }
+
     /// Judges a record that arrives now.
     #[must_use]
     #[inline]

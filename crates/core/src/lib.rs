@@ -20,6 +20,7 @@ pub mod record;
 pub mod runs;
 pub mod shard;
 pub mod sketch;
+pub mod skew;
 pub mod slices;
 pub mod source;
 pub mod time;

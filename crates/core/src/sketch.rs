@@ -61,6 +61,20 @@ impl Sketch {
         Span::ZERO
     }
 
+    /// Adds the counts of another.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, others) in self.counts.iter_mut().zip(other.counts.iter()) {
+            *count = count.saturating_add(*others);
+        }
+        self.total += other.total;
+    }
+
+    /// The buckets that are not empty: the longest span of each, and how many are in it.
+    pub fn counts(&self) -> impl Iterator<Item = (Span, u64)> {
+        let counted = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(|(bucket, count)| (end(bucket), u64::from(*count)))
+    }
+
     /// How many are in buckets that lie beyond `span`.
     #[must_use]
     pub fn above(&self, span: Span) -> u64 {

@@ -15,11 +15,12 @@ use std::{
 };
 
 use crate::{
-    announcement::{Announcement, AssignmentId, PartitionState, ReaderEpoch, Report, Term},
+    announcement::{Announcement, AssignmentId, Observed, PartitionState, ReaderEpoch, Report, Term},
     dead_letter::Payload,
     frame::{Frame, SessionId},
     job::JobSpec,
     lane::{Lane, RejectedRecord, Row, WorkerRef},
+    skew::Skew,
     time::{EventTime, Offset, Partition, Shard, Tick, Watermark},
 };
 
@@ -97,6 +98,8 @@ pub struct SourcePartition {
     activity: Activity,
     reported: Option<(Report, Tick)>,
     end: Offset,
+    skew: Skew,
+    observed: (Observed, Tick),
 }
 
 /// Spans of the reader, in ms.
@@ -157,6 +160,8 @@ impl SourcePartition {
             activity,
             reported: None,
             end: Offset(0),
+            skew: Skew::default(),
+            observed: (Observed::default(), now),
         }
     }
 
@@ -340,6 +345,26 @@ impl SourcePartition {
             effects.push(Effect::Start(LaneKind::CatchUp, from));
         }
         lane
+    }
+
+    /// A record with a usable event time comes to a lane when the calibrated clock says `clock`. What catches up has been seen.
+    #[inline]
+    pub fn arrives(&mut self, kind: LaneKind, clock: EventTime, time: EventTime) {
+        if kind == LaneKind::Main {
+            self.skew.add(clock, time);
+        }
+    }
+
+    /// The delay in force and the skew as of the last report interval.
+    #[must_use]
+    pub const fn observed(&self) -> Observed {
+        self.observed.0
+    }
+
+    /// How event times compare with the clock.
+    #[must_use]
+    pub const fn skew(&self) -> &Skew {
+        &self.skew
     }
 
     /// Takes the next record of a lane; false when the lane has ended and the rest of the batch is not wanted.
@@ -582,14 +607,22 @@ impl SourcePartition {
 
     fn report(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let Some(main) = self.main.as_ref() else { return };
+        let (observed, looked) = &mut self.observed;
+        if observed.delay.is_none() || now.since(*looked) >= self.timing.report_interval {
+            self.skew.turn(now);
+            *looked = now;
+            *observed = Observed { delay: Some(main.tracker().delay()), skew: self.skew.summary() };
+        }
         let report = Report {
             partition: self.partition,
             epoch: self.epoch,
             watermark: main.tracker().watermark(),
+            agreed: main.tracker().agreed(),
             position: main.position(),
             state: self.activity.state,
             max_event_time: main.tracker().max_seen(),
             lag: self.end.0.saturating_sub(main.position().0),
+            observed: *observed,
         };
         let due = self
             .reported
@@ -613,3 +646,5 @@ enum Accepts {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transitions;

@@ -48,6 +48,16 @@ pub struct Tracker {
     max_seen: Option<EventTime>,
     older_run: u32,
     older_max: EventTime,
+    agreement: Agreement,
+}
+
+/// What N records agree on: one that is far ahead of the others is a candidate, and nobody is paused for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Agreement {
+    agreed: Watermark,
+    /// The candidate that is looked at, and how many records have reached it, but for what the strategy tolerates.
+    asked: Watermark,
+    support: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +101,7 @@ impl Tracker {
             max_seen: None,
             older_run: 0,
             older_max: EventTime(i64::MIN),
+            agreement: Agreement::default(),
         }
     }
 
@@ -104,6 +115,21 @@ impl Tracker {
                 self.older_run = 0;
                 self.rise(time);
             }
+        }
+        self.agree(time);
+    }
+
+    #[inline]
+    fn agree(&mut self, time: EventTime) {
+        let Agreement { agreed, asked, support } = &mut self.agreement;
+        match *asked {
+            None => (*asked, *support) = (self.candidate, 1),
+            Some(at) if time >= at.minus(self.tolerated) => *support += 1,
+            Some(_) => {}
+        }
+        if *support >= self.reanchor_after {
+            *agreed = (*agreed).max(*asked);
+            *asked = None;
         }
     }
 
@@ -145,6 +171,8 @@ impl Tracker {
             Rule::Adaptive(adaptive) => adaptive.take_back(self.older_run),
         }
         self.older_run = 0;
+        // So many agree on this one.
+        self.agreement = Agreement { agreed: Some(self.older_max), asked: None, support: 0 };
         self.rise(self.older_max);
     }
 
@@ -180,6 +208,16 @@ impl Tracker {
     #[inline]
     pub const fn watermark(&self) -> Watermark {
         self.published
+    }
+
+    /// How far the published watermark is not one record's word alone: what as many records agree on as it takes to re-anchor.
+    #[must_use]
+    pub fn agreed(&self) -> Watermark {
+        match (self.reanchor_after, self.candidate) {
+            // One record is not to be believed less than another, or nothing has been read yet.
+            (u32::MAX, _) | (_, None) => self.published,
+            _ => self.published.min(self.agreement.agreed),
+        }
     }
 
     /// The largest event time believed in; falls when re-anchored.

@@ -4,6 +4,7 @@
 //! The walk of a record through this crate: [`reading`] (poll thread → batch) → `tidegate_extract` → `tidegate_core::source` →
 //! [`outbox`] → gRPC.
 
+mod ahead;
 pub mod config;
 mod coordinator_link;
 mod error;
@@ -13,6 +14,7 @@ mod metrics;
 mod outbox;
 mod reading;
 mod service;
+mod skew_metric;
 mod source_watch;
 mod worker_link;
 

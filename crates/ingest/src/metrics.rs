@@ -11,9 +11,16 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tidegate_core::{
+    skew::Totals,
     source::LaneKind,
     time::{Offset, Partition, Watermark},
+    tracker::Delay,
 };
+
+use crate::skew_metric::SkewHistogram;
+
+/// The skew of so many partitions is shown, of further ones it is not: a histogram is a dozen series.
+const SKEWS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LaneLabel {
@@ -32,6 +39,8 @@ pub(crate) struct IngestMetrics {
     catch_up: Counter,
     positions: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     watermarks: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    delays: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    skews: Family<PartitionLabel, SkewHistogram>,
     demotions: Counter,
     skipped: Family<PartitionLabel, Counter>,
     total: Arc<AtomicU64>,
@@ -57,6 +66,20 @@ impl IngestMetrics {
             Unit::Seconds,
             watermarks.clone(),
         );
+        let delays = Family::default();
+        registry.register_with_unit(
+            "tidegate_ingest_delay",
+            "How far the watermark's strategy is behind the largest event time of the partition",
+            Unit::Seconds,
+            delays.clone(),
+        );
+        let skews = Family::default();
+        registry.register_with_unit(
+            "tidegate_ingest_skew",
+            "Calibrated clock minus event time as records arrive, negative for what is ahead; of at most 64 partitions",
+            Unit::Seconds,
+            skews.clone(),
+        );
         let demotions = Counter::default();
         registry.register(
             "tidegate_ingest_demotions",
@@ -75,6 +98,8 @@ impl IngestMetrics {
             catch_up: lane("catch_up"),
             positions,
             watermarks,
+            delays,
+            skews,
             demotions,
             skipped,
             total: Arc::default(),
@@ -123,10 +148,24 @@ impl IngestMetrics {
         }
     }
 
+    /// What a partition's strategy and clock look like; `order` is its place among those read here.
+    pub(crate) fn observed(&self, partition: Partition, order: usize, delay: Delay, skew: Totals) {
+        let label = PartitionLabel { partition: partition.0 };
+        #[allow(clippy::cast_precision_loss, reason = "seconds for people")]
+        self.delays.get_or_create(&label).set(delay.in_force.millis() as f64 / 1_000.0);
+        if order < SKEWS {
+            self.skews.get_or_create(&label).set(skew);
+        } else {
+            self.skews.remove(&label);
+        }
+    }
+
     /// A partition is no longer read here.
     pub(crate) fn forget(&self, partition: Partition) {
         let label = PartitionLabel { partition: partition.0 };
         self.positions.remove(&label);
         self.watermarks.remove(&label);
+        self.delays.remove(&label);
+        self.skews.remove(&label);
     }
 }

@@ -33,7 +33,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox, source_watch::Changed,
+    ahead::Ahead, error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox,
+    source_watch::Changed,
 };
 
 /// Frames are cut and reports go this often.
@@ -67,6 +68,7 @@ pub(crate) struct Reading {
     held: Held,
     metrics: IngestMetrics,
     readiness: Readiness,
+    ahead: Ahead,
 }
 
 /// What a [`Reading`] is made of.
@@ -95,7 +97,9 @@ impl Reading {
     /// A reading that has no partitions yet.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
+        let ahead = Ahead::new(parts.job.core.watermark.max_future_skew);
         Self {
+            ahead,
             extractor: Extractor::new(&parts.job),
             job: parts.job,
             job_id: None,
@@ -412,6 +416,7 @@ impl Reading {
         self.paused.remove(&partition);
         self.outbox.forget(partition);
         self.metrics.forget(partition);
+        self.ahead.forget(partition);
         self.catch_up.unassign(partition);
     }
 
@@ -594,10 +599,12 @@ impl Reading {
         if !offsets.is_empty() {
             self.main.control().commit(&offsets);
         }
-        for (partition, source) in &self.partitions {
+        for (order, (partition, source)) in self.partitions.iter().enumerate() {
             if let Some(main) = source.main() {
                 self.metrics.partition(*partition, main.position(), main.tracker().watermark());
+                self.metrics.observed(*partition, order, main.tracker().delay(), source.skew().totals());
             }
+            self.ahead.look(*partition, source.observed().skew);
         }
         self.outbox.stats(self.metrics.total(), self.metrics.total_skipped());
     }
@@ -621,6 +628,7 @@ fn take_record(
     let offset = record.offset();
     let rejected = match extractor.extract(record) {
         Ok(extracted) => {
+            source.arrives(kind, future.clock(), extracted.time);
             let (time, believed) = match future.judge(extracted.time) {
                 Judgement::Believed => (extracted.time, true),
                 Judgement::Clamped(time) => (time, false),

@@ -1,11 +1,14 @@
 //! Small messages to domain values and back.
 
 use tidegate_core::{
-    announcement::{Announcement, AssignmentId, PartitionState, ReaderEpoch, Report, Term},
+    announcement::{Announcement, AssignmentId, Observed, PartitionState, ReaderEpoch, Report, Term},
     block::JobId,
     frame::SessionId,
+    job::PerMillion,
+    skew::SkewSummary,
     source::{Opening, Want},
-    time::{EventTime, Offset, Partition, Shard, Watermark},
+    time::{EventTime, Offset, Partition, Shard, Span, Watermark},
+    tracker::Delay,
 };
 
 use crate::{WireError, v1};
@@ -93,6 +96,42 @@ impl From<&Report> for v1::Report {
             state: v1::PartitionState::from(report.state).into(),
             max_event_time_ms: millis(report.max_event_time),
             lag: report.lag,
+            agreed_ms: millis(report.agreed),
+            observed: Some((&report.observed).into()),
+        }
+    }
+}
+
+impl From<&Observed> for v1::Observed {
+    fn from(observed: &Observed) -> Self {
+        let length = |span: Span| u64::try_from(span.millis()).unwrap_or(0);
+        Self {
+            delay_ms: observed.delay.map(|delay| length(delay.in_force)),
+            learning: observed.delay.is_some_and(|delay| delay.learning),
+            late_per_million: observed.delay.and_then(|delay| delay.late).map(|share| share.0),
+            skew: observed.skew.map(|skew| v1::Skew {
+                p50_ms: skew.p50.millis(),
+                p99_ms: skew.p99.millis(),
+                most_ahead_ms: length(skew.most_ahead),
+            }),
+        }
+    }
+}
+
+impl From<v1::Observed> for Observed {
+    fn from(wire: v1::Observed) -> Self {
+        let span = |millis: u64| Span(i64::try_from(millis).unwrap_or(i64::MAX));
+        Self {
+            delay: wire.delay_ms.map(|delay| Delay {
+                in_force: span(delay),
+                learning: wire.learning,
+                late: wire.late_per_million.map(PerMillion),
+            }),
+            skew: wire.skew.map(|skew| SkewSummary {
+                p50: Span(skew.p50_ms),
+                p99: Span(skew.p99_ms),
+                most_ahead: span(skew.most_ahead_ms),
+            }),
         }
     }
 }
@@ -109,6 +148,8 @@ impl TryFrom<v1::Report> for Report {
             state: partition_state(wire.state)?,
             max_event_time: wire.max_event_time_ms.map(EventTime),
             lag: wire.lag,
+            agreed: wire.agreed_ms.map(EventTime),
+            observed: wire.observed.map(Into::into).unwrap_or_default(),
         })
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! This is the only place that reads the clocks of the machine.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -88,10 +89,17 @@ pub struct Clock {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    started: Instant,
+    clocks: Box<dyn Fn() -> Reading + Send + Sync>,
+    /// The monotonic clock at the start, in microseconds.
+    started: i64,
     calibrated: Mutex<Calibrated>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("calibrated", &self.calibrated).finish_non_exhaustive()
+    }
 }
 
 impl Clock {
@@ -100,22 +108,30 @@ impl Clock {
     pub fn start() -> Self {
         #[allow(clippy::disallowed_methods, reason = "the clock of the process is read here")]
         let started = Instant::now();
-        Self {
-            shared: Arc::new(Shared { started, calibrated: Mutex::new(Calibrated::new(reading(started))) }),
-        }
+        Self::of(move || reading(started))
+    }
+
+    /// A clock over other clocks than those of the machine.
+    #[must_use]
+    pub fn of(clocks: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        let first = clocks();
+        let calibrated = Mutex::new(Calibrated::new(first));
+        let started = first.monotonic_micros;
+        Self { shared: Arc::new(Shared { clocks: Box::new(clocks), started, calibrated }) }
     }
 
     /// Milliseconds since the clock started, monotonic: for timers.
     #[must_use]
     pub fn tick(&self) -> u64 {
-        u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed = (self.shared.clocks)().monotonic_micros.saturating_sub(self.shared.started);
+        u64::try_from(elapsed / 1_000).unwrap_or(0)
     }
 
     /// Calibrated milliseconds since the Unix epoch, never going back. Some 100 ns: ask once per batch, not per record.
     #[must_use]
     pub fn now_millis(&self) -> i64 {
         let mut calibrated = self.shared.calibrated.lock().unwrap_or_else(PoisonError::into_inner);
-        let step = calibrated.advance(reading(self.shared.started));
+        let step = calibrated.advance((self.shared.clocks)());
         let now = calibrated.now_micros();
         drop(calibrated);
         if let Some(step) = step {
@@ -189,6 +205,59 @@ mod tests {
         assert!(behind.abs() < 1000, "{behind}");
     }
 
+    /// The clock of a process whose machine has its system clock stepped by an hour and back: what it gives goes on evenly, and
+    /// each step is a warning.
+    #[test]
+    fn a_process_goes_on_evenly_over_steps_of_its_machines_clock() {
+        use std::sync::atomic::{AtomicI64, Ordering};
+        let (elapsed, stepped) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let clock = Clock::of({
+            let (elapsed, stepped) = (Arc::clone(&elapsed), Arc::clone(&stepped));
+            move || {
+                let monotonic = elapsed.load(Ordering::Relaxed);
+                at(7 * SECOND + monotonic, EPOCH + monotonic + stepped.load(Ordering::Relaxed))
+            }
+        });
+        let warnings = Arc::new(Mutex::new(String::new()));
+        let said = Arc::clone(&warnings);
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&said))).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for second in 1..=120 {
+                elapsed.store(second * SECOND, Ordering::Relaxed);
+                stepped.store(
+                    match second {
+                        30..60 => HOUR,
+                        60..90 => -HOUR,
+                        _ => 0,
+                    },
+                    Ordering::Relaxed,
+                );
+                assert_eq!(clock.now_millis(), (EPOCH + second * SECOND) / 1_000);
+                assert_eq!(clock.tick(), u64::try_from(second).unwrap() * 1_000);
+            }
+        });
+        let warnings = warnings.lock().unwrap().clone();
+        let steps: Vec<_> =
+            warnings.lines().filter_map(|line| line.split("step_ms=").nth(1)?.split(' ').next()).collect();
+        assert_eq!(steps, ["3600000", "-7200000", "3600000"], "{warnings}");
+        assert!(warnings.lines().all(|line| line.contains("WARN")), "{warnings}");
+    }
+
+    /// Where a test's log lines go.
+    struct Lines(Arc<Mutex<String>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     proptest! {
         #[test]
         fn it_never_goes_back_and_stays_near_true_time(
@@ -214,7 +283,7 @@ mod tests {
     #[test]
     fn the_process_clock_agrees_with_the_system_clock() {
         let clock = Clock::start();
-        let system = reading(clock.shared.started).system_micros / 1000;
+        let system = (clock.shared.clocks)().system_micros / 1000;
         assert!((clock.now_millis() - system).abs() < 500);
         let (tick, now) = (clock.tick(), clock.now_millis());
         assert!(clock.clone().tick() >= tick && clock.now_millis() >= now);

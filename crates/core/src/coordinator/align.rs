@@ -4,6 +4,9 @@
 //! No deadlock: drift is measured from W, and W stands still only because of a partition that is unknown, has no reader,
 //! has no watermark yet, or has one at or below W. None of these is more than `max_drift` above W, so what W waits for
 //! is never paused; and once only paused partitions count, W rises to the lowest of them, which resumes it.
+//!
+//! Drift is that of the watermark several records agree on: a partition that is paused for the word of one record would not be
+//! read on, W would pass what lies in it unread, and all of that would be late.
 
 use super::source::{Owner, Pause, Source};
 use super::{WatermarkEffect, WatermarkMachine};
@@ -36,8 +39,8 @@ impl WatermarkMachine {
 
 /// How far a counting partition is above `base`; `None` for one that pausing does not concern.
 fn ahead_of(base: Option<EventTime>, source: &Source) -> Option<Span> {
-    let watermark = source.state.counting()?.watermark?;
-    Some(watermark.since(base?))
+    source.state.counting()?;
+    Some(source.agreed?.since(base?))
 }
 
 fn least_known(sources: &[Source]) -> Option<EventTime> {

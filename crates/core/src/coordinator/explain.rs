@@ -2,7 +2,7 @@
 
 use super::source::{Ground, Pause, ReaderId, Source, SourceState};
 use super::{WatermarkConfig, WatermarkMachine};
-use crate::announcement::{ReaderEpoch, Term};
+use crate::announcement::{Observed, ReaderEpoch, Term};
 use crate::time::{Partition, Tick, Watermark};
 
 /// The global watermark and everything it comes from.
@@ -39,6 +39,8 @@ pub struct PartitionStatus {
     pub since: Option<Tick>,
     /// Since when its watermark stands where it is; `None` before the first report.
     pub risen: Option<Tick>,
+    /// The delay in force and the skew, as its reader last said.
+    pub observed: Observed,
     /// Whether it is paused for drift.
     pub paused: bool,
     /// Whether W waits for it.
@@ -58,6 +60,7 @@ impl WatermarkMachine {
             heard: source.since.map(|_| source.heard_at),
             since: source.since,
             risen: source.risen,
+            observed: source.observed,
             paused: source.pause == Pause::Paused,
             holds: holds(source, ground),
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::announcement::{PartitionState, ReaderEpoch};
+use crate::announcement::{Observed, PartitionState, ReaderEpoch};
 
 const MAX_PARTITIONS: u32 = 5;
 const NO_CLOCK: EventTime = EventTime(i64::MAX);
@@ -153,10 +153,12 @@ impl World {
             partition: Partition(partition),
             epoch: ReaderEpoch(truth.epoch),
             watermark: truth.watermark,
+            agreed: truth.watermark,
             position: Offset(truth.position),
             state,
             max_event_time: truth.watermark,
             lag: 0,
+            observed: Observed::default(),
         });
     }
 
@@ -325,10 +327,12 @@ impl Readers {
             partition: Partition(u32::try_from(p).unwrap()),
             epoch: ReaderEpoch(1),
             watermark: Some(EventTime(self.at[p])),
+            agreed: Some(EventTime(self.at[p])),
             position: Offset(u64::try_from(self.at[p]).unwrap()),
             state,
             max_event_time: None,
             lag: 0,
+            observed: Observed::default(),
         };
         self.machine.report(ReaderId(1), &report, self.now);
     }

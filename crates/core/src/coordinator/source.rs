@@ -1,6 +1,6 @@
 //! One partition as the coordinator knows it: what its reader last said, and whether that holds W.
 
-use crate::announcement::{PartitionState, ReaderEpoch, Report};
+use crate::announcement::{Observed, PartitionState, ReaderEpoch, Report};
 use crate::time::{EventTime, Offset, Span, Tick, Watermark};
 
 /// One stream of an ingest to this coordinator; the shell draws a new number for every connection.
@@ -114,6 +114,9 @@ pub(super) struct Source {
     pub(super) owner: Option<Owner>,
     pub(super) heard_at: Tick,
     pub(super) lag: u64,
+    /// How much of its watermark several records agree on.
+    pub(super) agreed: Watermark,
+    pub(super) observed: Observed,
     /// The largest event time that any reader of it has accepted.
     pub(super) seen: Option<EventTime>,
     pub(super) pause: Pause,
@@ -134,6 +137,8 @@ impl Source {
             owner: None,
             heard_at: Tick(0),
             lag: 0,
+            agreed: None,
+            observed: Observed { delay: None, skew: None },
             seen: None,
             pause: Pause::Lifted,
             since: None,
@@ -181,6 +186,8 @@ impl Source {
         self.enter(state, now);
         self.heard_at = now;
         self.lag = report.lag;
+        self.agreed = report.agreed;
+        self.observed = report.observed;
         if changed { Heard::Changed { new_reader } } else { Heard::Same }
     }
 

@@ -1,7 +1,7 @@
 //! The rules of design §4 one by one, under the names they have there.
 
 use super::*;
-use crate::announcement::{PartitionState, ReaderEpoch};
+use crate::announcement::{Observed, PartitionState, ReaderEpoch};
 
 const A: ReaderId = ReaderId(1);
 const B: ReaderId = ReaderId(2);
@@ -29,10 +29,12 @@ fn report(partition: u32, state: PartitionState, watermark: Option<i64>, positio
         partition: Partition(partition),
         epoch: ReaderEpoch(5),
         watermark: watermark.map(EventTime),
+        agreed: watermark.map(EventTime),
         position: Offset(position),
         state,
         max_event_time: watermark.map(|at| EventTime(at + 10)),
         lag: 0,
+        observed: Observed::default(),
     }
 }
 
@@ -474,4 +476,16 @@ fn it_is_known_since_when_the_global_watermark_stands_and_how_fast_it_moved() {
     }
     let status = m.explain();
     assert_eq!((status.risen, status.pace), (Some(Tick(10_000)), Some(500)));
+}
+
+/// The word of one record: W would pass what lies unread in a partition that is paused for it.
+#[test]
+fn a_partition_is_paused_only_for_what_several_records_agree_on() {
+    let mut m = machine(2, WatermarkConfig { max_drift: Some(Span(100)), ..config() });
+    m.report(A, &active(0, 0, 1), Tick(0));
+    m.report(B, &Report { agreed: Some(EventTime(40)), ..active(1, 9_000, 2) }, Tick(0));
+    m.tick(Tick(0), NO_CLOCK);
+    assert_eq!(m.tick(Tick(1), NO_CLOCK), []);
+    m.report(B, &Report { agreed: Some(EventTime(9_000)), ..active(1, 9_000, 4) }, Tick(2));
+    assert_eq!(m.tick(Tick(2), NO_CLOCK), [WatermarkEffect::Pause { reader: B, partition: Partition(1) }]);
 }

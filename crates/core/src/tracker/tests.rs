@@ -280,3 +280,26 @@ proptest! {
         prop_assert!(seen > 40_000 && share < f64::from(late) * 1.25 + 100.0, "{share} of {late} in {seen}");
     }
 }
+
+#[test]
+fn what_one_record_says_is_not_agreed_on() {
+    let mut tracker = bounded(10, Some(3));
+    after(&mut tracker, [100]);
+    assert_eq!(tracker.agreed(), None);
+    after(&mut tracker, [105, 98]);
+    assert_eq!(tracker.agreed(), Some(EventTime(95)), "three have reached 100, but for the delay");
+    after(&mut tracker, [9_000, 110]);
+    assert_eq!((tracker.watermark(), tracker.agreed()), (Some(EventTime(8_990)), Some(EventTime(100))));
+    after(&mut tracker, [111, 112]);
+    assert_eq!(tracker.candidate(), Some(EventTime(112)), "re-anchored");
+    assert_eq!(tracker.agreed(), Some(EventTime(112)), "nobody agreed on 9000");
+}
+
+#[test]
+fn in_order_the_records_agree_with_those_before() {
+    let mut tracker = bounded(0, Some(3));
+    after(&mut tracker, 0..100);
+    assert!(tracker.agreed() >= Some(EventTime(96)), "{:?}", tracker.agreed());
+    let mut alone = bounded(0, Some(1));
+    assert_eq!(after(&mut alone, [7]), alone.agreed().map(EventTime::millis));
+}
