@@ -513,6 +513,11 @@ impl SourcePartition {
         }
     }
 
+    /// A fetch has shown that the partition goes on to `high`: for the lag that is reported.
+    pub fn see_end(&mut self, high: Offset) {
+        self.end = self.end.max(high);
+    }
+
     /// The answer to [`Effect::ProveEnd`]: the last stable offset and the high watermark, as asked for after `asked`.
     pub fn end_proven(&mut self, stable: Offset, high: Offset, now: Tick) {
         let asked = self.activity.asked.take();

@@ -445,6 +445,11 @@ impl Reading {
                 continue;
             }
             let Some(source) = self.partitions.get_mut(&partition) else { continue };
+            if kind == LaneKind::Main
+                && let Some(end) = self.main.control().known_end(partition)
+            {
+                source.see_end(end);
+            }
             let mut read = 0;
             for record in run.records() {
                 read += 1;

@@ -18,7 +18,7 @@ pub(crate) mod bell;
 pub(crate) mod requests;
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -224,6 +224,24 @@ impl Consumer {
         self.checked("commit to the group of", unsafe {
             sys::rd_kafka_commit(self.client.native_ptr(), list.ptr(), 1)
         })
+    }
+
+    /// The high watermark of a partition that is being read, as the last answer to a fetch told it; no round trip.
+    pub(crate) fn known_end(&self, partition: Partition) -> Option<Offset> {
+        let topic = CString::new(self.topic.as_bytes()).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: client and name are live; both numbers are written before the call returns.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.client.native_ptr(),
+                topic.as_ptr(),
+                raw_partition(partition),
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let known = RDKafkaErrorCode::from(code) == RDKafkaErrorCode::NoError;
+        u64::try_from(high).ok().filter(|_| known).map(Offset)
     }
 
     /// The group's generation as this member knows it; `None` outside a group.

@@ -126,6 +126,12 @@ impl ReaderControl {
         self.tell(Command::Commit(positions.to_vec()));
     }
 
+    /// Where a partition that is being read ends, as the last answer to a fetch told it; some microseconds.
+    #[must_use]
+    pub fn known_end(&self, partition: Partition) -> Option<Offset> {
+        self.consumer.known_end(partition)
+    }
+
     /// Where the partition begins and ends now, by a round trip to the broker that starts after this call.
     ///
     /// # Errors

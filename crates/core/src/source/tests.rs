@@ -309,6 +309,17 @@ fn idle_is_proven_by_an_end_asked_for_after_the_timeout() {
 }
 
 #[test]
+fn the_lag_is_what_fetches_have_shown_and_not_only_what_was_proven() {
+    let mut source = at_its_end();
+    assert_eq!(report(&source.tick(Tick(6))).unwrap().lag, 0, "nothing was shown");
+    source.see_end(Offset(9));
+    source.see_end(Offset(7));
+    assert_eq!(report(&source.tick(Tick(7))).unwrap().lag, 4, "offsets 5 to 8");
+    read(&mut source, LaneKind::Main, 0, 8, 101);
+    assert_eq!(report(&source.tick(Tick(8))).unwrap().lag, 0);
+}
+
+#[test]
 fn an_answer_that_was_asked_for_before_the_last_record_proves_nothing() {
     let mut source = at_its_end();
     assert!(source.tick(Tick(1_005)).contains(&Effect::ProveEnd));
