@@ -1,5 +1,7 @@
 //! Topics: whether they are there, what they hold, how they are configured; making and trimming them.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

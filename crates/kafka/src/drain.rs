@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidegate_core::time::{Offset, Partition};
+
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::batch::Record;
@@ -58,4 +60,37 @@ pub fn tail<E: From<Error>>(
         .map(|ends| Stretch { partition: ends.partition, start: ends.log_start, end: None })
         .collect();
     scan.read(&stretches, Duration::MAX, on_record, between)
+}
+
+/// Offsets of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// The partition.
+    pub partition: Partition,
+    /// The first.
+    pub from: Offset,
+    /// Behind the last; at most the last stable offset.
+    pub to: Offset,
+}
+
+/// Reads stretches of a topic, of different partitions, until all are at their end or `on_record` says stop.
+///
+/// # Errors
+///
+/// When the broker does not answer, a stretch is not in the log, or nothing arrives for `patience`; what `on_record` returns.
+pub fn between<E: From<Error>>(
+    config: &KafkaConfig,
+    topic: &str,
+    stretches: &[Between],
+    patience: Duration,
+    on_record: impl FnMut(Record<'_>) -> Result<Step, E>,
+) -> Result<(), E> {
+    let scan = Scan::open(config, topic)?;
+    // Waits for a connection, and for the topic.
+    scan.partitions()?;
+    let stretches: Vec<_> = stretches
+        .iter()
+        .map(|between| Stretch { partition: between.partition, start: between.from, end: Some(between.to) })
+        .collect();
+    scan.read(&stretches, patience, on_record, || Ok(Step::Continue))
 }

@@ -10,6 +10,7 @@
 //! Everything reads `read_committed`. What librdkafka logs goes to `tracing`, target `librdkafka`.
 
 mod admin;
+mod append_time;
 mod budget;
 mod changelog;
 mod client;
@@ -30,15 +31,16 @@ mod topic;
 mod transaction;
 
 pub use admin::Admin;
+pub use append_time::{AppendTime, append_times};
 pub use budget::Permit;
 pub use changelog::{ChangelogEnd, ChangelogReader, Entry};
 pub use config::KafkaConfig;
-pub use drain::{drain, tail};
+pub use drain::{Between, between, drain, tail};
 pub use error::{Error, Result};
 pub use native::batch::{Headers, Record, RecordBatch, Run};
 pub use producer::Producer;
 pub use reader::{GroupReader, PartitionReader, ReaderControl, ReaderEvent, ReaderOptions};
 pub use scan::Step;
 pub use tidegate_core::record::Timestamp;
-pub use topic::{Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};
+pub use topic::{Copies, Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};
 pub use transaction::{Header, Outcome, OutputRecord, TransactionOptions, TransactionalProducer};

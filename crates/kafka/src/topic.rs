@@ -32,6 +32,17 @@ pub struct TopicDescription {
     pub id: Option<TopicId>,
 }
 
+/// The copies of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// The partition.
+    pub partition: Partition,
+    /// How many there are to be.
+    pub replicas: usize,
+    /// How many have all that is acknowledged.
+    pub in_sync: usize,
+}
+
 /// A topic to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {

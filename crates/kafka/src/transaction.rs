@@ -232,6 +232,35 @@ impl TransactionalProducer {
         }
     }
 
+    /// Writes the record within a transaction and aborts that: whether it could have been committed. No reader of committed
+    /// records ever sees it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn rehearse(&mut self, record: &OutputRecord) -> Result<(), String> {
+        let records = std::slice::from_ref(record);
+        let mut attempts = ATTEMPTS;
+        loop {
+            attempts -= 1;
+            self.client.begin_transaction().map_err(|error| error.to_string())?;
+            let delivered = self.deliver(records);
+            let cause = self.cause();
+            let aborted = self.abort();
+            let reason = match (delivered, aborted) {
+                (Ok(_), Ok(())) => return Ok(()),
+                (Ok(_), Err(outcome)) => {
+                    return Err(format!("the transaction could not be aborted: {outcome:?}"));
+                }
+                (Err(Failure::Purged), Ok(())) if attempts > 0 => continue,
+                (Err(Failure::Purged), _) => "the client dropped the record".to_owned(),
+                (Err(Failure::Refused { code, .. }), _) => code.to_string(),
+                (Err(Failure::Failed { reason }), _) => reason,
+            };
+            return Err(cause.unwrap_or(reason));
+        }
+    }
+
     /// Why librdkafka wants the transaction aborted, if it does.
     fn cause(&self) -> Option<String> {
         match self.client.begin_transaction() {
