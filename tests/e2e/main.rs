@@ -17,3 +17,4 @@ mod slow;
 mod spilling;
 mod stopping;
 mod trace_join;
+mod why;

@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -223,6 +223,17 @@ impl Services {
                 && shards.iter().all(|shard| shard.watermark_ms == Some(watermark));
             (covered == records && finished).then_some(watermark)
         })
+    }
+
+    /// Runs `tidegate` as an operator does, with the address of the coordinator.
+    pub fn tidegate(&self, arguments: &[&str]) -> Output {
+        self.program("tidegate").args(arguments).args(["--coordinator", &self.coordinator]).output().unwrap()
+    }
+
+    /// Flags that name the cluster and the job file.
+    pub fn topics(&self) -> [String; 4] {
+        let job = self.job().display().to_string();
+        ["--kafka".to_owned(), self.bootstrap.clone(), "--job".to_owned(), job]
     }
 
     /// Compares with the batch answer; gives the verdict.

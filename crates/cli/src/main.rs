@@ -4,6 +4,9 @@ mod bench;
 mod clicks;
 mod dev;
 mod feeder;
+mod inspect;
+mod moment;
+mod query;
 mod ready;
 mod screen;
 mod services;
@@ -11,6 +14,7 @@ mod status;
 mod topics;
 mod trace_join;
 mod verify;
+mod why;
 
 use std::process::ExitCode;
 
@@ -49,6 +53,10 @@ enum Command {
     },
     /// Join a capture of tshark and the services' logs by trace into one timeline
     TraceJoin(trace_join::TraceJoinArgs),
+    /// Say why nothing comes out: who holds the watermark, what a key waits for, where a record went
+    Why(why::WhyArgs),
+    /// Show the open windows of a group key with their present values
+    Query(query::QueryArgs),
     /// Print the JSON Schema of job files
     Schema,
 }
@@ -72,6 +80,8 @@ async fn run(command: Command) -> Result<bool> {
         Command::TraceJoin(args) => return trace_join::run(args).await,
         Command::Ready { address } => return ready::run(&address).await,
         Command::Clicks(args) => feeder::run(args).await?,
+        Command::Query(args) => return query::run(args).await,
+        Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
         Command::Status { coordinator } => {
             let status = status::StatusClient::new(&coordinator)?.get().await?;

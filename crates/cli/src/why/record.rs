@@ -1,0 +1,167 @@
+//! Where one record of the source went.
+
+use serde::Serialize;
+use serde_json::Value;
+use tidegate_core::time::EventTime;
+use tidegate_core::window::Grid;
+use tidegate_job::Job;
+use tidegate_proto::v1;
+
+use super::lookup::Found;
+use crate::moment::moment;
+
+/// What became of a record.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RecordFate {
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    /// What the job takes out of it; absent where the log does not hold it (any more), or it is a reject.
+    pub(crate) event_time_ms: Option<i64>,
+    pub(crate) key: Option<String>,
+    pub(crate) shard: Option<u32>,
+    /// Whether its shard has covered it; absent where that is not known.
+    pub(crate) covered: Option<bool>,
+    pub(crate) dead_letter: Option<Letter>,
+    /// The windows that it counts in.
+    pub(crate) windows: Vec<RecordWindow>,
+    pub(crate) verdict: String,
+}
+
+/// The dead letter of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Letter {
+    pub(crate) reason: String,
+    pub(crate) detail: Option<String>,
+    /// The shard's watermark at the decision.
+    pub(crate) watermark_ms: Option<i64>,
+    /// Start of the first and end of the last window that it missed.
+    pub(crate) missed_from_ms: Option<i64>,
+    pub(crate) missed_to_ms: Option<i64>,
+    /// Where it is in the dead-letter topic.
+    pub(crate) dead_partition: u32,
+    pub(crate) dead_offset: u64,
+}
+
+/// A window that a record counts in.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RecordWindow {
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    /// Records of the key in it now, where it is open.
+    pub(crate) open_records: Option<u64>,
+    /// Its results that are out, by revision.
+    pub(crate) results: Vec<Value>,
+}
+
+/// What became of the record, from all that was found.
+pub(crate) fn fate(
+    job: &Job,
+    (partition, offset): (u32, u64),
+    found: &Found,
+    answer: Option<&Result<v1::InspectResponse, String>>,
+    letter: Option<Letter>,
+    results: Vec<(i64, Value)>,
+) -> RecordFate {
+    let shard = found.shard(partition, job.core.shards);
+    let input = answer.and_then(|answer| answer.as_ref().ok()).map(|answer| {
+        answer.inputs.iter().find(|input| input.partition == partition).copied().unwrap_or_default()
+    });
+    // A dead letter is committed together with the position.
+    let covered = if letter.is_some() { Some(true) } else { input.map(|input| input.next > offset) };
+    let (time, key) = match found {
+        Found::Taken { time, key } => (Some(*time), Some(String::from_utf8_lossy(key).into_owned())),
+        Found::Rejected { time, .. } => (*time, None),
+        Found::Missing(_) => (None, None),
+    };
+    let windows = match (found, covered) {
+        (Found::Taken { time, .. }, Some(true)) => counted(job, *time, letter.as_ref(), answer, results),
+        _ => Vec::new(),
+    };
+    let verdict = verdict(found, answer, input.map(|input| input.next), covered, letter.as_ref(), &windows);
+    RecordFate {
+        partition,
+        offset,
+        event_time_ms: time,
+        key,
+        shard: shard.map(|shard| shard.0),
+        covered,
+        dead_letter: letter,
+        windows,
+        verdict,
+    }
+}
+
+/// The windows that a record with this event time counts in.
+fn counted(
+    job: &Job,
+    time: i64,
+    letter: Option<&Letter>,
+    answer: Option<&Result<v1::InspectResponse, String>>,
+    results: Vec<(i64, Value)>,
+) -> Vec<RecordWindow> {
+    if letter.is_some_and(|letter| letter.reason != "late_partial") {
+        return Vec::new();
+    }
+    let missed = letter.and_then(|letter| letter.missed_to_ms);
+    let grid = Grid::new(&job.core.window);
+    let ends = grid.ends_of(EventTime(time)).filter(|end| missed.is_none_or(|missed| end.millis() > missed));
+    let open = answer.and_then(|answer| answer.as_ref().ok());
+    ends.map(|end| {
+        let start_ms = grid.start_of(end).millis();
+        let now = open.and_then(|open| open.windows.iter().find(|window| window.start_ms == start_ms));
+        RecordWindow {
+            start_ms,
+            end_ms: end.millis(),
+            open_records: now.filter(|window| !window.closed).map(|window| window.records),
+            results: results.iter().filter(|(start, _)| *start == start_ms).map(|(_, r)| r.clone()).collect(),
+        }
+    })
+    .collect()
+}
+
+fn verdict(
+    found: &Found,
+    answer: Option<&Result<v1::InspectResponse, String>>,
+    next: Option<u64>,
+    covered: Option<bool>,
+    letter: Option<&Letter>,
+    windows: &[RecordWindow],
+) -> String {
+    if let Some(letter) = letter {
+        let detail = letter.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let at = letter.watermark_ms.map_or_else(
+            || "while its shard's watermark was undefined".to_owned(),
+            |at| format!("when its shard's watermark was {}", moment(at)),
+        );
+        let partly = if windows.is_empty() { "" } else { "; it counts in its other windows" };
+        return format!("dead letter, reason `{}`{detail}, {at}{partly}", letter.reason);
+    }
+    match (found, covered) {
+        (Found::Missing(why), _) => format!("{why}; it is no dead letter"),
+        (_, None) => match answer {
+            Some(Err(why)) => format!("not known: {why}"),
+            _ => "not known: its shard was not asked".to_owned(),
+        },
+        (Found::Rejected { reason, detail, .. }, Some(false)) => {
+            format!(
+                "not covered yet: its shard is at offset {}; it will be a dead letter, reason `{reason}` {detail}",
+                next.unwrap_or_default()
+            )
+        }
+        (Found::Taken { .. }, Some(false)) => {
+            format!("not covered yet: its shard is at offset {} of the partition", next.unwrap_or_default())
+        }
+        (Found::Rejected { reason, .. }, Some(true)) => {
+            format!("covered; its dead letter, reason `{reason}`, is not in the topic (any more)")
+        }
+        (Found::Taken { .. }, Some(true)) => {
+            let out = windows.iter().filter(|window| !window.results.is_empty()).count();
+            let open = windows.iter().filter(|window| window.open_records.is_some()).count();
+            format!(
+                "applied to {} {}: {open} open, {out} with a result",
+                windows.len(),
+                if windows.len() == 1 { "window" } else { "windows" }
+            )
+        }
+    }
+}
