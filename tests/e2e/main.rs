@@ -5,6 +5,7 @@
 mod bad_input;
 mod bounds;
 mod broker;
+mod check;
 mod clicks;
 mod coordinators;
 mod dev;

@@ -94,14 +94,23 @@ impl ApacheKafka {
         Self::start_in(Place::default())
     }
 
+    /// Starts an empty broker with further settings, a line each.
+    pub fn start_with(settings: &str) -> Result<Self> {
+        Self::start_as(Place::default(), settings)
+    }
+
     /// The same in another place.
     pub fn start_in(place: Place) -> Result<Self> {
+        Self::start_as(place, "")
+    }
+
+    fn start_as(place: Place, settings: &str) -> Result<Self> {
         let libs = fetch()?;
         let directory = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
         let [port, controller] = [free_port()?, free_port()?];
         let bootstrap = format!("{}:{port}", place.address);
         let properties = format!(
-            "{SETTINGS}\n\
+            "{SETTINGS}\n{settings}\n\
              listeners=PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=PLAINTEXT://{bootstrap}\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and run threads of their own")]
 
+pub mod acls;
 mod apache;
 pub mod clients;
 mod dev;

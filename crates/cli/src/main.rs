@@ -1,6 +1,7 @@
 //! `tidegate`: the command line.
 
 mod bench;
+mod check;
 mod clicks;
 mod dev;
 mod feeder;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Join a capture of tshark and the services' logs by trace into one timeline
     TraceJoin(trace_join::TraceJoinArgs),
+    /// Check a job and the cluster before a start: topics, settings, rights, clocks, records
+    Check(check::CheckArgs),
     /// Say why nothing comes out: who holds the watermark, what a key waits for, where a record went
     Why(why::WhyArgs),
     /// Show the open windows of a group key with their present values
@@ -80,6 +83,7 @@ async fn run(command: Command) -> Result<bool> {
         Command::TraceJoin(args) => return trace_join::run(args).await,
         Command::Ready { address } => return ready::run(&address).await,
         Command::Clicks(args) => feeder::run(args).await?,
+        Command::Check(args) => return check::run(args).await,
         Command::Query(args) => return query::run(args).await,
         Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
