@@ -18,4 +18,5 @@ mod slow;
 mod spilling;
 mod stopping;
 mod trace_join;
+mod traces;
 mod why;

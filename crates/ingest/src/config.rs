@@ -14,4 +14,7 @@ pub struct Config {
     /// MiB of frames that may be under way to one worker before reading waits
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub credit_mib: u64,
+    /// Headers of a traced record that go on to its results, besides `baggage`, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub trace_tags: Vec<String>,
 }

@@ -16,6 +16,7 @@ mod reading;
 mod service;
 mod skew_metric;
 mod source_watch;
+mod traces;
 mod worker_link;
 
 pub use error::Error;

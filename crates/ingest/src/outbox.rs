@@ -113,6 +113,17 @@ impl Outbox {
         }
     }
 
+    /// Tells all workers of traced records, ahead of their frames. Where a worker does not keep up they are lost.
+    pub(crate) fn traces(&self, traces: &[v1::RecordTrace]) {
+        if traces.is_empty() {
+            return;
+        }
+        for connection in self.workers.keys() {
+            let traces = v1::Traces { traces: traces.to_vec() };
+            let _ = self.send(*connection, v1::feed_request::Message::Traces(traces));
+        }
+    }
+
     /// Queues a report for the next flush; a newer one of the same partition replaces it.
     pub(crate) fn report(&mut self, report: Report) {
         self.reports.insert(report.partition, report);

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ahead::Ahead, error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox,
-    source_watch::Changed,
+    source_watch::Changed, traces::Traces,
 };
 
 /// Frames are cut and reports go this often.
@@ -67,6 +67,7 @@ pub(crate) struct Reading {
     to_self: mpsc::Sender<Event>,
     held: Held,
     metrics: IngestMetrics,
+    traces: Option<Traces>,
     readiness: Readiness,
     ahead: Ahead,
 }
@@ -89,6 +90,8 @@ pub(crate) struct Parts {
     pub(crate) events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     /// Counters.
     pub(crate) metrics: IngestMetrics,
+    /// Traces of records, where there is a collector.
+    pub(crate) traces: Option<Traces>,
     /// Ready once the coordinator has taken this ingest.
     pub(crate) readiness: Readiness,
 }
@@ -119,6 +122,7 @@ impl Reading {
             to_self: parts.events.0,
             held: Held::default(),
             metrics: parts.metrics,
+            traces: parts.traces,
             readiness: parts.readiness,
         }
     }
@@ -466,6 +470,9 @@ impl Reading {
                 if !taken {
                     break;
                 }
+                if let Some(traces) = &mut self.traces {
+                    traces.took(&record, partition, &mut self.extractor, self.job.core.shards, now);
+                }
             }
             self.metrics.records(kind, read);
             self.perform(partition, std::mem::take(&mut effects));
@@ -586,6 +593,9 @@ impl Reading {
             self.with(partition, |source| source.tick(now));
         }
         self.look_after_slow_workers();
+        if let Some(traces) = &mut self.traces {
+            self.outbox.traces(&traces.drain());
+        }
         for connection in self.outbox.flush(self.clock.now_millis()) {
             tracing::warn!(
                 connection = connection.0,

@@ -23,6 +23,7 @@ use crate::{
     metrics::IngestMetrics,
     reading::{Parts, Reading},
     source_watch::SourceWatch,
+    traces::Traces,
 };
 
 /// Events that may wait for the reading.
@@ -75,6 +76,11 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
             links: Links::new(job.fingerprint(), ingest, events.clone()),
             events: (events, incoming),
             metrics: counters,
+            traces: config
+                .common
+                .otlp
+                .is_some()
+                .then(|| Traces::new(&job.source.topic, job.group(), config.trace_tags)),
             readiness,
             job,
         };

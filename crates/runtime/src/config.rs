@@ -34,6 +34,9 @@ pub struct Common {
     /// Collector to send traces to by OTLP over gRPC, for example `http://127.0.0.1:4317`
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
+    /// Share of the traces that begin here, which are those of commits, that is sent; a record's producer decides on the record's
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    pub otlp_sample: f64,
     /// How long to go on after SIGTERM or SIGINT to finish what is in flight
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     #[serde(serialize_with = "as_text")]
@@ -53,6 +56,7 @@ impl Common {
             format: self.log_format,
             filter: self.log.clone(),
             otlp: self.otlp.clone(),
+            sample: self.otlp_sample,
         }
     }
 }
@@ -78,6 +82,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no duration: write a whole number and ms, s, m or h, such as 5s"))
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("`{text}` is no share: write a number from 0 to 1, such as 0.01"))
+}
+
 fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
     let text =
@@ -94,6 +103,14 @@ mod tests {
     struct Service {
         #[command(flatten)]
         common: Common,
+    }
+
+    #[test]
+    fn a_share_is_between_nothing_and_all() {
+        assert_eq!((share("0"), share("0.01"), share("1")), (Ok(0.0), Ok(0.01), Ok(1.0)));
+        for wrong in ["-0.1", "1.1", "NaN", "1%", ""] {
+            assert!(share(wrong).unwrap_err().contains(&format!("`{wrong}`")));
+        }
     }
 
     #[test]

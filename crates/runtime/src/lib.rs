@@ -9,6 +9,7 @@ pub mod process;
 pub mod rounds;
 pub mod task;
 pub mod telemetry;
+pub mod trace;
 
 use std::io;
 use std::net::SocketAddr;

@@ -17,7 +17,7 @@ use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::dispatcher::WeakDispatch;
 use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::filter::filter_fn;
@@ -52,6 +52,8 @@ pub struct Settings {
     pub filter: String,
     /// URL of an OTLP collector (gRPC); `None` sends no traces.
     pub otlp: Option<String>,
+    /// Share of the traces beginning here that is sent, 0 to 1. One that goes on from a peer is sent if that sampled it.
+    pub sample: f64,
 }
 
 /// Keeps telemetry up; dropping it sends the traces that wait.
@@ -77,7 +79,7 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| Error::Filter { filter: settings.filter.clone(), reason: error.to_string() })?;
     let traces = match &settings.otlp {
-        Some(endpoint) => Some(exporter(settings.service, endpoint)?),
+        Some(endpoint) => Some(exporter(settings, endpoint)?),
         None => None,
     };
     let tracer = traces.as_ref().map(|traces| {
@@ -93,14 +95,15 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     Ok(Guard { traces })
 }
 
-fn exporter(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, Error> {
+fn exporter(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Error> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
     let exporter =
         exporter.map_err(|error| Error::Otlp { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_resource(Resource::builder().with_service_name(service).build())
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample))))
+        .with_resource(Resource::builder().with_service_name(settings.service).build())
         .build())
 }
 
@@ -275,8 +278,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_filter_or_collector_is_named() {
-        let settings =
-            Settings { service: "test", format: Format::Json, filter: "info,=".into(), otlp: None };
+        let settings = Settings {
+            service: "test",
+            format: Format::Json,
+            filter: "info,=".into(),
+            otlp: None,
+            sample: 1.0,
+        };
         let error = init(&settings).unwrap_err().to_string();
         assert!(error.contains("`info,=`"), "{error}");
         let settings = Settings { filter: "info".into(), otlp: Some("not a url".into()), ..settings };

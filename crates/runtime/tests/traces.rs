@@ -43,6 +43,7 @@ async fn spans_are_sent_and_the_spans_of_tasks_are_not() {
         format: Format::Json,
         filter: "info".into(),
         otlp: Some(format!("http://{address}")),
+        sample: 1.0,
     })
     .unwrap();
     let tasks = Tasks::new();

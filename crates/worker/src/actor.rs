@@ -19,6 +19,7 @@ use tidegate_core::{
     time::{Partition, Shard, Tick},
 };
 use tidegate_kafka::TransactionalProducer;
+use tidegate_proto::v1;
 use tidegate_runtime::backoff::Backoff;
 use tokio::{
     sync::{mpsc, watch},
@@ -42,6 +43,8 @@ use crate::{
 pub(crate) enum ToShard {
     /// Frames of one ingest, in order.
     Frames(Vec<(ShardFrame, Permit)>),
+    /// Sampled records of frames that are here or on their way.
+    Traces(Vec<v1::RecordTrace>),
     /// An ingest reads these partitions, and wants to know where the shard is in them.
     Ask(Asker),
     /// Somebody wants to know where the shard stands.
@@ -221,6 +224,7 @@ impl Actor {
     fn set_aside(&mut self, message: Option<ToShard>) {
         match message {
             Some(ToShard::Frames(dropped)) => drop(dropped),
+            Some(ToShard::Traces(dropped)) => drop(dropped),
             Some(ToShard::Ask(asker)) => self.asked(asker),
             // Whoever asks learns from the end of the question that there is no state.
             Some(ToShard::Inspect(question)) => drop(question),

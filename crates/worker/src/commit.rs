@@ -7,7 +7,10 @@ use tidegate_core::{
 };
 use tidegate_kafka::{Outcome, TransactionalProducer};
 
-use crate::render::Renderer;
+use crate::{
+    render::Renderer,
+    traces::{CommitSpans, TracedResult},
+};
 
 /// What a commit came to.
 pub(crate) struct Done {
@@ -40,7 +43,9 @@ pub(crate) fn run(
     shard: Shard,
     mut producer: TransactionalProducer,
     commit: Commit,
+    traced: Vec<TracedResult>,
 ) -> Done {
+    let results = commit.results.len();
     let span = tracing::info_span!(
         "commit",
         shard = shard.0,
@@ -49,7 +54,10 @@ pub(crate) fn run(
         dead_letters = commit.dead_letters.len()
     );
     let _in_span = span.enter();
-    let rendered = renderer.render(shard, commit);
+    let mut rendered = renderer.render(shard, commit);
+    let mut spans = CommitSpans::default();
+    spans.results(shard, traced, &mut rendered.records, renderer.message_bytes);
+    spans.dead_letters(shard, rendered.records.get(results..rendered.first_chunk).unwrap_or_default());
     let end = match producer.commit(&rendered.records) {
         Outcome::Committed { offsets } => {
             End::Committed { offset: offsets.get(rendered.first_chunk).copied().flatten() }
@@ -59,6 +67,7 @@ pub(crate) fn run(
         Outcome::Fenced => End::Fenced,
         Outcome::Unknown { reason } => End::Unknown { reason },
     };
+    drop(spans);
     // A lost producer is closed here, where closing may block.
     let of_use = !matches!(end, End::Fenced | End::Unknown { .. });
     Done { producer: of_use.then_some(producer), block: rendered.block, end }

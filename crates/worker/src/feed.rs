@@ -242,6 +242,7 @@ impl Feed {
                 }
                 Some(Message::Open(open)) => self.open(open.into())?,
                 Some(Message::Frames(frames)) => self.frames(frames).await?,
+                Some(Message::Traces(traces)) => self.traces(traces).await,
                 Some(Message::Hello(_)) | None => {
                     return Err(Status::invalid_argument("neither a question, nor a session, nor frames"));
                 }
@@ -281,6 +282,20 @@ impl Feed {
         self.sessions.retain(|_, other| !other.shards.is_empty());
         self.sessions.insert(session, opening);
         Ok(())
+    }
+
+    /// Those of shards that are not here are of no interest.
+    async fn traces(&self, traces: v1::Traces) {
+        let mut by_shard: BTreeMap<Shard, Vec<v1::RecordTrace>> = BTreeMap::new();
+        for trace in traces.traces {
+            by_shard.entry(Shard(trace.shard)).or_default().push(trace);
+        }
+        let routes = Arc::clone(&self.routes.borrow());
+        for (shard, traces) in by_shard {
+            if let Some(route) = routes.get(&shard) {
+                let _ = route.inbox.send(ToShard::Traces(traces)).await;
+            }
+        }
     }
 
     async fn frames(&self, frames: v1::Frames) -> Result<(), Status> {

@@ -26,6 +26,7 @@ mod restore;
 mod roster;
 mod service;
 mod stats;
+mod traces;
 
 pub use error::Error;
 pub use service::{Settings, run, start};

@@ -10,7 +10,7 @@ use tidegate_core::{
     pacing::{CommitPacer, Urgency},
     shard::{Applied, ShardMachine, Spilled},
     source::Want,
-    time::{Offset, Partition, Tick},
+    time::{EventTime, Offset, Partition, Tick},
 };
 use tidegate_kafka::TransactionalProducer;
 use tidegate_runtime::task;
@@ -26,6 +26,7 @@ use crate::{
     inspect::{Answer, Question},
     replies::{Held, Permit},
     stats::{CommitCounts, Standing},
+    traces::Contributions,
 };
 
 /// Why serving ended.
@@ -49,6 +50,7 @@ pub(crate) struct Owner<'a> {
     machine: ShardMachine,
     pacer: CommitPacer,
     waiting: VecDeque<(ShardFrame, Permit)>,
+    traces: Contributions,
     held: Held,
     /// They wait for the next commit.
     questions: Vec<Question>,
@@ -73,6 +75,7 @@ impl<'a> Owner<'a> {
             machine,
             pacer,
             waiting: VecDeque::new(),
+            traces: Contributions::default(),
             held: Held::default(),
             questions: Vec::new(),
             in_flight: None,
@@ -159,6 +162,7 @@ impl<'a> Owner<'a> {
             // Intake has stopped.
             Some(ToShard::Frames(dropped)) if self.actor.leave.is_some() => drop(dropped),
             Some(ToShard::Frames(frames)) => self.waiting.extend(frames),
+            Some(ToShard::Traces(traces)) => traces.into_iter().for_each(|trace| self.traces.add(trace)),
             Some(ToShard::Ask(asker)) => {
                 // A stream begins with an ask, and with its own credit: what waits of those that have ended goes, or it would
                 // add up (I7). The ingest sends it again, from where the shard is.
@@ -257,9 +261,20 @@ impl<'a> Owner<'a> {
         let counts = CommitCounts::of(&commit, self.machine.state());
         let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
         let spilled = commit.spilled.take();
-        let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit));
+        let traced = self.traces.of(&commit.results);
+        if let Some(purged) = self.purged_before() {
+            self.traces.forget_before(purged);
+        }
+        let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit, traced));
         let held = std::mem::take(&mut self.held);
         self.in_flight = Some(InFlight { task, held, answers, spilled, counts, begun: now });
+    }
+
+    /// Records before this are in no window any more.
+    fn purged_before(&self) -> Option<EventTime> {
+        let (window, lateness) =
+            (&self.actor.ground.job.core.window, self.actor.ground.job.core.allowed_lateness);
+        Some(self.machine.state().watermark()?.minus(window.size).minus(lateness))
     }
 
     /// Acts on the end of a commit; the reason where serving ends with it.
