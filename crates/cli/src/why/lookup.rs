@@ -171,16 +171,13 @@ impl Topics {
             .collect())
     }
 
-    async fn read<T: Send + 'static>(
+    async fn read<T: Default + Send + 'static>(
         &self,
         topic: &str,
         stretches: Vec<Between>,
         mut on_record: impl FnMut(&Record<'_>, &mut T) -> Step + Send + 'static,
         into: &mut T,
-    ) -> Result<()>
-    where
-        T: Default,
-    {
+    ) -> Result<()> {
         let (kafka, name) = (self.kafka.clone(), topic.to_owned());
         let mut gathered = std::mem::take(into);
         let read = move || {
