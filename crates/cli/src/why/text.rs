@@ -35,8 +35,7 @@ fn watermark_text(out: &mut String, job: &str, w: &GlobalWatermark) -> std::fmt:
     writeln!(out, "job {job}: watermark W is {}", watermark(w.watermark_ms))?;
     if let Some(ms) = w.watermark_ms {
         let behind = w.clock_ms.saturating_sub(ms);
-        let side = if behind < 0 { "ahead of" } else { "behind" };
-        write!(out, "  {} {side} the clock", span(behind.unsigned_abs()))?;
+        write!(out, "  {}", beside_clock(behind))?;
         if let Some(stands) = w.stands_for_ms {
             write!(out, "; it has stood there for {}", span(stands))?;
         }
@@ -66,15 +65,27 @@ fn holder_text(out: &mut String, holder: &Holder) -> std::fmt::Result {
     writeln!(out, "    why: {}", holder.why)?;
     writeln!(out, "    released by: {}", holder.release)?;
     if let (Some(newest), Some(behind)) = (holder.newest_ms, holder.behind_clock_ms) {
-        let side = if behind < 0 { "ahead of" } else { "behind" };
+        writeln!(out, "    newest event time: {}, {}", moment(newest), beside_clock(behind))?;
+    }
+    if let Some(delay) = holder.delay_ms {
+        let learning = if holder.learning { ", the most it may: it has not seen enough yet" } else { "" };
+        writeln!(out, "    delay in force: {}{learning}", span(delay))?;
+    }
+    if let (Some(median), Some(most)) = (holder.skew_p50_ms, holder.skew_p99_ms) {
         writeln!(
             out,
-            "    newest event time: {}, {} {side} the clock",
-            moment(newest),
-            span(behind.unsigned_abs())
+            "    skew of its records of late: median {}, 99th percentile {}",
+            beside_clock(median),
+            beside_clock(most)
         )?;
     }
     Ok(())
+}
+
+/// A distance to the clock, negative for what is ahead.
+fn beside_clock(behind: i64) -> String {
+    let side = if behind < 0 { "ahead of" } else { "behind" };
+    format!("{} {side} the clock", span(behind.unsigned_abs()))
 }
 
 fn shard_text(out: &mut String, shard: &ShardState) -> std::fmt::Result {

@@ -45,6 +45,12 @@ pub(crate) struct Holder {
     /// The largest event time it has had, and how far that is behind the clock (negative: ahead).
     pub(crate) newest_ms: Option<i64>,
     pub(crate) behind_clock_ms: Option<i64>,
+    /// How far its watermark's strategy is behind the largest event time, and whether it has yet to see enough.
+    pub(crate) delay_ms: Option<u64>,
+    pub(crate) learning: bool,
+    /// The clock minus the event time of its records of late: median and 99th percentile; negative for what is ahead.
+    pub(crate) skew_p50_ms: Option<i64>,
+    pub(crate) skew_p99_ms: Option<i64>,
     /// Why it does not move.
     pub(crate) why: String,
     /// What would release it.
@@ -95,6 +101,8 @@ fn verdict(status: &v1::JobStatus, facts: &v1::JobFacts, holders: usize) -> Stri
 
 fn holder(status: &v1::JobStatus, facts: &v1::JobFacts, p: &v1::PartitionStatus) -> Holder {
     let (why, release) = reason(status, facts, p);
+    let observed = p.observed.as_ref();
+    let skew = observed.and_then(|observed| observed.skew.as_ref());
     Holder {
         partition: p.partition,
         state: p.state.clone(),
@@ -106,6 +114,10 @@ fn holder(status: &v1::JobStatus, facts: &v1::JobFacts, p: &v1::PartitionStatus)
         lag: p.lag,
         newest_ms: p.max_event_time_ms,
         behind_clock_ms: p.max_event_time_ms.map(|newest| status.clock_ms.saturating_sub(newest)),
+        delay_ms: observed.and_then(|observed| observed.delay_ms),
+        learning: observed.is_some_and(|observed| observed.learning),
+        skew_p50_ms: skew.map(|skew| skew.p50_ms),
+        skew_p99_ms: skew.map(|skew| skew.p99_ms),
         why,
         release,
     }

@@ -66,6 +66,19 @@ fn each_state_has_its_reason_and_what_releases_it() {
 }
 
 #[test]
+fn delay_and_skew_of_the_partition_are_told_where_its_reader_tells_them() {
+    let skew = Some(v1::Skew { p50_ms: 700, p99_ms: -3_000, most_ahead_ms: 5_000 });
+    let observed = Some(v1::Observed { delay_ms: Some(2_000), learning: true, late_per_million: None, skew });
+    let explained =
+        explain(&status(vec![v1::PartitionStatus { observed, ..partition(0, "active", Some(5)) }]));
+    let holder = &explained.holders[0];
+    assert_eq!((holder.delay_ms, holder.learning), (Some(2_000), true));
+    assert_eq!((holder.skew_p50_ms, holder.skew_p99_ms), (Some(700), Some(-3_000)));
+    let silent = explain(&status(vec![partition(0, "active", Some(5))]));
+    assert_eq!((silent.holders[0].delay_ms, silent.holders[0].skew_p50_ms), (None, None));
+}
+
+#[test]
 fn the_partition_that_nobody_reads_is_told_apart_from_a_job_that_nobody_reads() {
     let both = vec![partition(0, "active", Some(5)), partition(1, "unknown", None)];
     let explained = explain(&status(both));
