@@ -210,7 +210,7 @@ fn why_says_where_a_record_went_and_query_what_a_key_has() {
     let answer = why(&services, &["b"]);
     let window = &answer["key"]["windows"][0];
     assert_eq!((&window["state"], &window["values"]["n"]), (&"open".into(), &2.into()), "{answer:#}");
-    assert_eq!(answer["shard"]["worker"], "worker");
+    assert_eq!(answer["shard"]["worker"], "window-worker");
     let start = base.to_string();
     let answer = why(&services, &["a", "--window", &start, "--kafka", &topics[1]]);
     assert_eq!(answer["key"]["windows"][0]["state"], "gone", "{answer:#}");

@@ -169,24 +169,23 @@ async fn transactions(kafka: &KafkaConfig, job: &Job, facts: &Facts) -> Result<V
     let (kafka, id) = (kafka.clone(), format!("{}-check", job.name));
     let job = job.name.clone();
     let tried = tokio::task::spawn_blocking(move || {
-        let begun = TransactionalProducer::open(&kafka, &id, TransactionOptions::default()).and_then(
-            |mut producer| {
-                producer.init(PATIENCE)?;
-                Ok(producer)
-            },
-        );
-        let mut attempts = Vec::new();
-        let (producer, outcome) = match begun {
-            Ok(producer) => (Some(producer), Ok(())),
-            Err(error) => (None, Err(error.to_string())),
+        // One for each topic: a producer that was refused cannot always be used again.
+        let begin = || {
+            let mut producer = TransactionalProducer::open(&kafka, &id, TransactionOptions::default())?;
+            producer.init(PATIENCE)?;
+            Ok::<_, tidegate_kafka::Error>(producer)
         };
-        attempts.push(Attempt {
+        let begun = begin().map(drop).map_err(|error| error.to_string());
+        let refused = begun.is_err();
+        let mut attempts = vec![Attempt {
             name: "transaction",
             what: format!("a producer with the transactional id `{id}` can be opened"),
-            outcome,
+            outcome: begun,
             fix: format!("give workers and coordinators the right to write with transactional ids `{job}-*`"),
-        });
-        let Some(mut producer) = producer else { return attempts };
+        }];
+        if refused {
+            return attempts;
+        }
         for topic in topics {
             let record = OutputRecord {
                 topic: topic.as_str().into(),
@@ -196,10 +195,11 @@ async fn transactions(kafka: &KafkaConfig, job: &Job, facts: &Facts) -> Result<V
                 headers: Vec::new(),
                 timestamp: None,
             };
+            let begun = begin().map_err(|error| error.to_string());
             attempts.push(Attempt {
                 name: "write",
                 what: format!("a transaction can write to `{topic}` (it was aborted)"),
-                outcome: producer.rehearse(&record),
+                outcome: begun.and_then(|mut producer| producer.rehearse(&record)),
                 fix: format!("give workers and coordinators the right to write to topic `{topic}`"),
             });
         }
