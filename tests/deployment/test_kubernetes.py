@@ -216,6 +216,7 @@ def test_the_network_lets_through_the_flows_that_exist_and_no_others(overlays):
         ("window-worker", "watermark-coordinator", 7400),
         ("watermark-coordinator", "watermark-coordinator", 7400),
         ("ingest", "window-worker", 7500),
+        ("watermark-coordinator", "window-worker", 7500),
     }
     to_kafka = {source for source, target, _ in flows(overlays["dev"]) if target == "kafka"}
     assert {*SERVICES, "clicks"} <= to_kafka
