@@ -418,7 +418,8 @@ impl Worker {
         let slot = self.shards.get(&shard).filter(|slot| !slot.releasing)?;
         let Phase::Owning(owning) = &slot.phase else { return None };
         let next = owning.machine.input(partition).next;
-        Some(want_of(&owning.machine, slot.assignment, Nack { partition, next, payloads: false }))
+        let payloads = owning.machine.needs_payloads(partition);
+        Some(want_of(&owning.machine, slot.assignment, Nack { partition, next, payloads }))
     }
 
     /// Hands a frame's rows to the shards of its session.

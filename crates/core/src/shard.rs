@@ -15,7 +15,10 @@ mod commit;
 mod inspect;
 mod state;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use commit::{Commit, Committed, Pane, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
@@ -72,6 +75,8 @@ pub struct ShardMachine {
     out: Pending,
     late_touched: BTreeSet<(EventTime, Vec<u8>)>,
     refused: Vec<Option<(u64, SessionId)>>,
+    /// Where a payload was lacking that the shard still waits for.
+    lacking: BTreeMap<Partition, Offset>,
     in_flight: Option<commit::InFlight>,
     cycle: Option<commit::Cycle>,
     /// The window that is being closed: where its results have come to.
@@ -163,6 +168,7 @@ impl ShardMachine {
             out: Pending::default(),
             late_touched: BTreeSet::new(),
             refused: Vec::new(),
+            lacking: BTreeMap::new(),
             in_flight: None,
             cycle: None,
             window: None,
@@ -242,13 +248,21 @@ impl ShardMachine {
         self.state.inputs.get(partition.0 as usize).copied().unwrap_or_default()
     }
 
+    /// Whether the next session from `partition` has to bring every payload: the one that was asked to may never have come, where its
+    /// ingest had no credit left, or broke off.
+    #[must_use]
+    pub fn needs_payloads(&self, partition: Partition) -> bool {
+        self.lacking.get(&partition) == Some(&self.input(partition).next)
+    }
+
     /// Applies a frame; call only while [`ShardMachine::takes_frames`].
     pub fn apply(&mut self, frame: &ShardFrame) -> Applied {
         debug_assert!(self.state.closing.is_none(), "frames wait while windows close");
         let partition = frame.partition;
         let next = self.state.input_mut(partition).next;
         if frame.from > next {
-            return self.refuse(frame, Nack { partition, next, payloads: false });
+            let payloads = self.needs_payloads(partition);
+            return self.refuse(frame, Nack { partition, next, payloads });
         }
         if frame.to <= next {
             // In-band watermarks are a maximum: everything below `to` is covered, so the promise holds at `next` too.
@@ -272,6 +286,7 @@ impl ShardMachine {
                     frame.rows.times.iter().take(frame.rows.offsets.partition_point(|at| *at < lacking));
                 let watermark = covered.max().map(|largest| EventTime(*largest).minus(self.delay));
                 self.raise_input(partition, next, watermark);
+                self.lacking.insert(partition, next);
                 self.refuse(frame, Nack { partition, next, payloads: true })
             }
         }

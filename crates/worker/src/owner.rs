@@ -146,7 +146,8 @@ impl<'a> Owner<'a> {
     /// What the shard wants of a partition; `refused` where it could not cover a frame.
     fn want(&self, partition: Partition, refused: Option<(Offset, bool)>) -> Want {
         let input = self.machine.input(partition);
-        let (next, payloads) = refused.unwrap_or((input.next, false));
+        let (next, payloads) =
+            refused.unwrap_or_else(|| (input.next, self.machine.needs_payloads(partition)));
         Want {
             shard: self.actor.shard,
             assignment: self.actor.assignment,

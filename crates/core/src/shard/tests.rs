@@ -225,11 +225,14 @@ fn a_needed_payload_that_is_missing_is_asked_for() {
     let mut bare = frame(0, 1, 60, &[(55, "a", 1), (2, "a", 1), (56, "a", 1)]);
     bare.rows.payloads.clear();
     let nack = Nack { partition: Partition(0), next: Offset(2), payloads: true };
+    assert!(!shard.needs_payloads(Partition(0)));
     assert_eq!(shard.apply(&bare), Applied::Refused(nack));
+    assert!(shard.needs_payloads(Partition(0)), "until it is covered, whoever asks and however often");
     assert_eq!(shard.input(Partition(0)).applied, 2, "what lies before it is covered");
     assert_eq!(shard.input(Partition(0)).watermark, Some(EventTime(55)), "and counts for the watermark");
     let whole = ShardFrame { session: (1, SessionId(2)), ..frame(0, 2, 60, &[(2, "a", 1), (56, "a", 1)]) };
     assert_eq!(shard.apply(&whole), Applied::Covered);
+    assert!(!shard.needs_payloads(Partition(0)));
     assert_eq!((shard.input(Partition(0)).applied, shard.input(Partition(0)).dead), (3, 1));
 }
 
