@@ -1,6 +1,6 @@
 # The names that people and CI call. `make demo` and `make test` are all a newcomer needs.
 SHELL := bash
-SEEDS ?= 400
+SEEDS ?= 4000
 EVENTS ?= 2000000
 DURATION ?= 60s
 SECONDS_EACH ?= 60

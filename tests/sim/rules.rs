@@ -27,6 +27,7 @@
 //! | 4 | quiet goes through ingest, behind the records | `a_finished_job_has_every_window_out`; core `source::tests` |
 //! | 4 | a tracker in mid-stream is seeded | `a_reader_in_mid_stream_is_seeded` |
 //! | 4 | what W waits for is never paused | `a_pause_is_lifted` |
+//! | 4 | a pause only for what N records agree on | core `coordinator::tests`, `tracker::tests` |
 //! | 5 | ownership is the transactional id | `an_older_owner_is_fenced`, `a_zombie_ends` |
 //! | 5 | read to the end after the fence | `a_restore_reads_to_the_end` |
 //! | 5 | an outcome is never inferred | `an_unknown_outcome_is_read_from_the_log` |
@@ -38,9 +39,8 @@
 //! | 5 | a restarted coordinator moves nothing | `a_coordinator_restart_moves_no_shard` |
 //! | 7 | hopping: `late_partial` | every seed, counted in `runner::EXERCISED` |
 //!
-//! Not built yet, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions), a
-//! candidate that N records agree on before a drift pause, credit withheld for drift in catch-up, sessions, sliding and reorder
-//! buffers, replay. Of I/O, tested where it is: the job record, handshakes, message sizes, an open transaction in the changelog,
+//! Not built yet, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions), credit
+//! withheld for drift in catch-up, sessions, sliding and reorder buffers, replay. Of I/O, tested where it is: the job record, handshakes, message sizes, an open transaction in the changelog,
 //! halved commits, the log start of the source.
 
 use crate::{

@@ -12,7 +12,7 @@ use std::{
 use crate::{context::Census, mutation::Mutation, violation::Violation, world::World};
 
 /// Seeds without `SEEDS` in the environment.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
 const EXERCISED: [&str; 29] = [
