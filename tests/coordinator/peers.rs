@@ -58,7 +58,7 @@ impl Ingest {
     pub async fn stats(&self, records: u64) -> Result<()> {
         Ok(self
             .reports
-            .send(ingest_report(FromIngest::Stats(v1::IngestStats { records, skipped: 0 })))
+            .send(ingest_report(FromIngest::Stats(v1::IngestStats { records, ..Default::default() })))
             .await?)
     }
 }

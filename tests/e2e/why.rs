@@ -172,7 +172,7 @@ fn why_says_where_a_record_went_and_query_what_a_key_has() {
         "no JSON".to_owned(),
         click("b", base + 5_200),
     ];
-    for (covered, value) in (1..).zip(&values) {
+    for (covered, value) in (1_u64..).zip(&values) {
         send(&plain, &topic, 0, value);
         // One after the other, so that each meets the watermark that the one before has left.
         services.until("a record to be covered, and the watermark everywhere", |status| {

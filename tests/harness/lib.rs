@@ -6,8 +6,10 @@ pub mod acls;
 mod apache;
 pub mod clients;
 mod dev;
+mod registry;
 mod requirement;
 
 pub use apache::{ApacheKafka, Place, apache_kafka, free_port};
 pub use dev::{DevKafka, dev_kafka};
+pub use registry::SchemaRegistry;
 pub use requirement::Requirement;

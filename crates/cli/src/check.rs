@@ -17,6 +17,7 @@ use clap::Args;
 use tidegate_job::{JobFile, Problem};
 use tidegate_kafka::KafkaConfig;
 
+use crate::inputs::Inputs;
 use finding::{Finding, Findings};
 
 /// Checks a job and the cluster before a start: topics, settings, rights, clocks, and whether the records fit. Leaves nothing behind.
@@ -66,7 +67,8 @@ async fn find(args: &CheckArgs) -> Result<Vec<Finding>> {
     let mut findings =
         vec![Finding::ok("job", "file", format!("{path}: job `{}`, {} shards", job.name, job.core.shards))];
     let kafka = KafkaConfig::new(&args.kafka, "tidegate-check");
-    match gather::gather(&job, &kafka, args.sample).await {
+    let inputs = Inputs::open(&job, &args.job).map_err(|error| format!("{error:#}"));
+    match gather::gather(&job, inputs, &kafka, args.sample).await {
         Ok(facts) => findings.extend(judge::judge(&job, &facts)),
         Err(error) => findings.push(Finding::error(
             "cluster",

@@ -5,8 +5,10 @@ mod check;
 mod clicks;
 mod dev;
 mod feeder;
+mod inputs;
 mod inspect;
 mod moment;
+mod profile;
 mod query;
 mod ready;
 mod screen;
@@ -60,6 +62,8 @@ enum Command {
     Why(why::WhyArgs),
     /// Show the open windows of a group key with their present values
     Query(query::QueryArgs),
+    /// Measure how far out of order a topic is, and say which watermark suits it
+    Profile(profile::ProfileArgs),
     /// Print the JSON Schema of job files
     Schema,
 }
@@ -87,6 +91,7 @@ async fn run(command: Command) -> Result<bool> {
         Command::Query(args) => return query::run(args).await,
         Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
+        Command::Profile(args) => profile::run(args).await?,
         Command::Status { coordinator } => {
             let status = status::StatusClient::new(&coordinator)?.get().await?;
             print!("{}", status::render(&status));

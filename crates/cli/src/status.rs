@@ -109,6 +109,17 @@ fn short(millis: i64) -> String {
     unit.map_or_else(|| format!("{sign}{length}ms"), |(_, by, unit)| format!("{sign}{}{unit}", length / by))
 }
 
+/// Whose clock the timestamps of a partition's records are of.
+fn timestamps(count: Option<&v1::TimestampCount>) -> &'static str {
+    match count.map(|count| (count.create_time > 0, count.log_append_time > 0, count.none > 0)) {
+        Some((true, false, false)) => "CreateTime",
+        Some((false, true, false)) => "LogAppendTime",
+        Some((false, false, true)) => "none",
+        None | Some((false, false, false)) => "-",
+        Some(_) => "mixed",
+    }
+}
+
 /// `tidegate status`: the job as text.
 #[must_use]
 pub(crate) fn render(status: &v1::JobStatus) -> String {
@@ -119,8 +130,17 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         writeln!(out, "job {}  term {}  watermark {}", status.name, status.term, stamp(watermark(status)));
     let _ = writeln!(
         out,
-        "\n{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {:>12} {:>10}",
-        "partition", "state", "watermark", "delay", "skew p50/p99", "position", "lag", "applied", "dead"
+        "\n{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {:>12} {:>10}  {:13}",
+        "partition",
+        "state",
+        "watermark",
+        "delay",
+        "skew p50/p99",
+        "position",
+        "lag",
+        "applied",
+        "dead",
+        "timestamps"
     );
     let covered = covered(status);
     for p in &status.partitions {
@@ -128,14 +148,15 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         let note = if p.holds { "  ◄ holds the watermark" } else { "" };
         let _ = writeln!(
             out,
-            "{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {applied:>12} {dead:>10}{note}",
+            "{:>9}  {:9} {:>14} {:>9} {:>13} {:>12} {:>10} {applied:>12} {dead:>10}  {:13}{note}",
             p.partition,
             p.state,
             stamp(p.watermark_ms),
             delay(p),
             skew(p),
             p.position,
-            p.lag
+            p.lag,
+            timestamps(p.timestamps.as_ref())
         );
     }
     if status.offsets_skipped > 0 {

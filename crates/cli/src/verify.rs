@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 use tidegate_core::job::{AggregateFn, OnFuture};
-use tidegate_job::{Job, JobFile, KeySource, TimeSource, TimeUnit};
+use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
 use crate::topics;
@@ -137,6 +137,12 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
              compute it again; verify a job with `dead_letter` or `accept`"
         )
     }
+    if let format @ (Format::Avro(_) | Format::Protobuf(_)) = &job.source.format {
+        bail!(
+            "cannot verify: the batch computation reads `json` and `raw`, and the job's format is `{}`",
+            format.word()
+        );
+    }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
     let mut windows: BTreeMap<Window, Accumulators> = BTreeMap::new();
@@ -248,8 +254,11 @@ struct Parsed {
 
 fn read(job: &Job, record: &Record<'_>) -> Result<Parsed, &'static str> {
     let payload = record.value().ok_or("tombstone")?;
-    let value: Value = serde_json::from_slice(payload).map_err(|_| "unreadable")?;
-    if !value.is_object() {
+    let value = match job.source.format {
+        Format::Raw => Value::Null,
+        _ => serde_json::from_slice(payload).map_err(|_| "unreadable")?,
+    };
+    if job.source.format != Format::Raw && !value.is_object() {
         return Err("unreadable");
     }
     for column in &job.core.columns {

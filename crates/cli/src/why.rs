@@ -21,6 +21,7 @@ use tidegate_core::time::Shard;
 use tidegate_job::JobFile;
 use tidegate_proto::v1;
 
+use crate::inputs::Inputs;
 use crate::inspect::{inspect, shard_of};
 use crate::moment::{self, moment};
 use crate::status::StatusClient;
@@ -203,7 +204,7 @@ async fn record_answer(
     }
     let topics = Topics::open(brokers)?;
     let (partition, offset) = place;
-    let found = topics.source_record(&job, partition, offset).await?;
+    let found = topics.source_record(&job, Inputs::open(&job, path)?, partition, offset).await?;
     let shard = found.shard(partition, job.core.shards);
     let key = match &found {
         Found::Taken { key, .. } => Some(key.as_slice()),

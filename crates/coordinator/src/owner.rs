@@ -64,6 +64,7 @@ pub(crate) struct Owner {
     totals: BTreeMap<u64, v1::IngestStats>,
     /// The largest event time each partition's reader has accepted.
     newest: BTreeMap<Partition, EventTime>,
+    timestamps: BTreeMap<Partition, v1::TimestampCount>,
     announced_owners: u64,
     next_tick: Tick,
     next_measure: Tick,
@@ -98,6 +99,7 @@ impl Owner {
             workers: BTreeMap::new(),
             totals: BTreeMap::new(),
             newest: BTreeMap::new(),
+            timestamps: BTreeMap::new(),
             announced_owners: 0,
             next_tick: Tick(0),
             next_measure: Tick(0),
@@ -203,6 +205,8 @@ impl Owner {
             }
             IngestEvent::Stats(stats) => {
                 if let Some(ingest) = self.ingests.get(&reader) {
+                    let counts = stats.timestamps.iter();
+                    self.timestamps.extend(counts.map(|count| (Partition(count.partition), *count)));
                     self.totals.insert(ingest.ingest, stats);
                 }
             }
@@ -476,6 +480,7 @@ impl Owner {
                 records_read: sum(|stats| stats.records),
                 offsets_skipped: sum(|stats| stats.skipped),
                 newest: &self.newest,
+                timestamps: &self.timestamps,
                 workers: &stats,
             },
         )

@@ -75,6 +75,8 @@ pub(crate) struct Totals<'a> {
     pub(crate) offsets_skipped: u64,
     /// The largest event time seen in each partition.
     pub(crate) newest: &'a BTreeMap<Partition, EventTime>,
+    /// The types of the timestamps of the records read of each partition.
+    pub(crate) timestamps: &'a BTreeMap<Partition, v1::TimestampCount>,
     /// The last stats of a worker, by its name.
     pub(crate) workers: &'a dyn Fn(&str) -> Option<v1::WorkerStats>,
 }
@@ -105,6 +107,7 @@ pub(crate) fn job_status(
             since_ms: ago(status.since),
             risen_ms: ago(status.risen),
             observed: Some((&status.observed).into()),
+            timestamps: totals.timestamps.get(&status.partition).copied(),
         }
     };
     let worker = |worker: tidegate_core::assignment::WorkerStatus| v1::WorkerStatus {

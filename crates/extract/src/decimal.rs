@@ -5,7 +5,7 @@
 
 /// What happens to the digits behind the last one kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Round {
+pub(crate) enum Round {
     /// Towards −∞: for times.
     Floor,
     /// To the nearest, ties to even: for amounts.
@@ -14,7 +14,7 @@ pub(super) enum Round {
 
 /// Why a text is no fixed-point number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotFixed {
+pub(crate) enum NotFixed {
     /// Not `-? digits (. digits)? ([eE] [+-]? digits)?`.
     NotANumber,
     /// Not between −2^63 and 2^63 − 1 units.
@@ -24,7 +24,7 @@ pub(super) enum NotFixed {
 /// The number written in `text`, in units of 10^−`scale`; a negative scale keeps multiples of a power of ten.
 ///
 /// The grammar is JSON's, except that leading zeros are let through (`text` may come from a header).
-pub(super) fn fixed(text: &[u8], scale: i32, round: Round) -> Result<i64, NotFixed> {
+pub(crate) fn fixed(text: &[u8], scale: i32, round: Round) -> Result<i64, NotFixed> {
     let decimal = Decimal::parse(text).ok_or(NotFixed::NotANumber)?;
     let magnitude = decimal.magnitude(scale, round).ok_or(NotFixed::OutOfRange)?;
     let value = if decimal.negative {
@@ -33,6 +33,31 @@ pub(super) fn fixed(text: &[u8], scale: i32, round: Round) -> Result<i64, NotFix
         0_i64.checked_add_unsigned(magnitude)
     };
     value.ok_or(NotFixed::OutOfRange)
+}
+
+/// The number `unscaled` · 10^−`from`, in units of 10^−`to`.
+pub(crate) fn rescaled(unscaled: i128, from: i32, to: i32, round: Round) -> Result<i64, NotFixed> {
+    let shift = to.saturating_sub(from);
+    let power = 10_i128.checked_pow(shift.unsigned_abs());
+    let value = match (shift >= 0, power) {
+        (true, Some(power)) => unscaled.checked_mul(power).ok_or(NotFixed::OutOfRange)?,
+        (true, None) if unscaled == 0 => 0,
+        (true, None) => return Err(NotFixed::OutOfRange),
+        (false, Some(power)) => {
+            let (floor, rest) = (unscaled.div_euclid(power), unscaled.rem_euclid(power));
+            let up = match round {
+                Round::Floor => false,
+                Round::HalfEven => rest > power - rest || (rest == power - rest && floor.rem_euclid(2) == 1),
+            };
+            floor + i128::from(up)
+        }
+        // 10^39 and more: nothing that 128 bits hold is half of it.
+        (false, None) => match round {
+            Round::Floor => i128::from(unscaled < 0).wrapping_neg(),
+            Round::HalfEven => 0,
+        },
+    };
+    i64::try_from(value).map_err(|_| NotFixed::OutOfRange)
 }
 
 /// The parts of a number's text.
@@ -227,6 +252,15 @@ mod tests {
             let expect = |value: Option<i128>| value.and_then(|v| i64::try_from(v).ok()).ok_or(NotFixed::OutOfRange);
             prop_assert_eq!(fixed(text.as_bytes(), scale, Round::Floor), expect(floor), "{}", text);
             prop_assert_eq!(fixed(text.as_bytes(), scale, Round::HalfEven), expect(half_even), "{}", text);
+        }
+
+        #[test]
+        fn rescaling_agrees_with_reading_the_text(unscaled in any::<i128>(), shrink in 0_u32..127, from in 0_i32..45, to in -9_i32..=18) {
+            let unscaled = unscaled >> shrink;
+            for round in [Round::Floor, Round::HalfEven] {
+                let text = format!("{unscaled}e-{from}");
+                prop_assert_eq!(rescaled(unscaled, from, to, round), fixed(text.as_bytes(), to, round), "{}", text);
+            }
         }
 
         #[test]

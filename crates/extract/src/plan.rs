@@ -8,30 +8,22 @@ use tidegate_core::record::RecordView;
 use tidegate_core::time::EventTime;
 use tidegate_job::{Job, KeySource, TimeSource, TimeUnit};
 
-use super::decimal::{NotFixed, Round, fixed};
-use super::pointers::{Found, Pointers, Slot};
-use super::text;
-use super::time::{self, NoTime};
+use crate::pointers::{Pointers, Slot};
+use crate::time::{self, NoTime};
+use crate::value::{Fields, NoKey, NotNumber, Value};
 
 /// The compiled job.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) pointers: Pointers,
+pub(crate) struct Plan {
+    pub(crate) pointers: Pointers,
     key: Key,
     times: Vec<Time>,
     columns: Vec<Column>,
 }
 
-/// A payload whose needed fields have been found.
-#[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
-    pub(super) document: &'a str,
-    pub(super) found: &'a Found,
-}
-
 /// How much of a record's payload can be asked for its event time.
 #[derive(Clone, Copy)]
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     /// There is none, so no field has a time.
     Absent,
     /// It cannot be read, so what comes behind the first field in the list of sources may not be asked either.
@@ -68,14 +60,8 @@ enum Read {
     Presence,
 }
 
-impl Fields<'_> {
-    fn text(&self, slot: Slot) -> Option<&str> {
-        self.found.text(slot, self.document)
-    }
-}
-
 impl Plan {
-    pub(super) fn new(job: &Job) -> Self {
+    pub(crate) fn new(job: &Job) -> Self {
         let key = match &job.source.key {
             KeySource::Field(pointer) => Some(pointer),
             KeySource::RecordKey => None,
@@ -108,8 +94,13 @@ impl Plan {
         }
     }
 
+    /// How many columns there are.
+    pub(crate) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
     /// The time of the first source that has a usable one.
-    pub(super) fn event_time(
+    pub(crate) fn event_time(
         &self,
         record: &impl RecordView,
         payload: Payload<'_>,
@@ -127,7 +118,7 @@ impl Plan {
     }
 
     /// What is wrong with each source, for a record without a usable one.
-    pub(super) fn why_no_time(
+    pub(crate) fn why_no_time(
         &self,
         record: &impl RecordView,
         payload: Payload<'_>,
@@ -153,7 +144,7 @@ impl Plan {
     }
 
     /// The group key's bytes; `text` is room to unescape it.
-    pub(super) fn key<'a>(
+    pub(crate) fn key<'a>(
         &self,
         record: &'a impl RecordView,
         fields: Fields<'a>,
@@ -163,29 +154,28 @@ impl Plan {
             return record.key().ok_or_else(|| (Reason::NoKey, "the record's key is null".to_owned()));
         };
         let name = self.pointers.pointer(slot);
-        let Some(json) = fields.found.text(slot, fields.document) else {
+        let Some(value) = fields.value(slot) else {
             return Err((Reason::NoKey, format!("{name} is missing")));
         };
-        match Kind::of(json) {
-            Kind::String => match text::content(json, text) {
-                Some(content) => Ok(content.as_bytes()),
-                None => Err((Reason::Unreadable, format!("{name} escapes half of a surrogate pair"))),
-            },
-            Kind::Number | Kind::Bool => Ok(json.as_bytes()),
-            kind @ (Kind::Null | Kind::Object | Kind::Array) => {
-                Err((Reason::NoKey, format!("{name} is {}", kind.as_str())))
-            }
-        }
+        value.key(text).map_err(|why| match why {
+            NoKey::HalfPair => (Reason::Unreadable, format!("{name} escapes half of a surrogate pair")),
+            NoKey::Kind(kind) => (Reason::NoKey, format!("{name} is {kind}")),
+        })
     }
 
     /// The columns' values; the error says what is wrong with one.
-    pub(super) fn columns(&self, fields: Fields<'_>, values: &mut Vec<Option<i64>>) -> Result<(), String> {
+    pub(crate) fn columns(
+        &self,
+        fields: Fields<'_>,
+        values: &mut Vec<Option<i64>>,
+        room: &mut String,
+    ) -> Result<(), String> {
         values.clear();
         for column in &self.columns {
-            let value = match fields.text(column.slot) {
-                Some(json) => column
+            let value = match fields.value(column.slot) {
+                Some(value) => column
                     .read
-                    .value(json)
+                    .value(value, room)
                     .map_err(|why| format!("{} {why}", self.pointers.pointer(column.slot)))?,
                 None => None,
             };
@@ -206,7 +196,7 @@ impl Time {
             Self::Header { name, unit } => time::of_text(record.header(name).ok_or(NoTime::Missing)?, *unit),
             Self::Field { slot, unit } => match payload {
                 Payload::Fields(fields) => {
-                    time::of_json(fields.text(*slot).ok_or(NoTime::Missing)?, *unit, text)
+                    time::of_value(fields.value(*slot).ok_or(NoTime::Missing)?, *unit, text)
                 }
                 Payload::Absent | Payload::Unreadable => Err(NoTime::Missing),
             },
@@ -216,52 +206,16 @@ impl Time {
 }
 
 impl Read {
-    fn value(self, json: &str) -> Result<Option<i64>, String> {
-        match (self, Kind::of(json)) {
-            (_, Kind::Null) => Ok(None),
-            (Self::Presence, _) => Ok(Some(1)),
-            (Self::Number { scale }, Kind::Number) => match fixed(json.as_bytes(), scale, Round::HalfEven) {
-                Ok(value) => Ok(Some(value)),
-                Err(NotFixed::OutOfRange) => Err(format!("does not fit 64 bits at scale {scale}")),
-                Err(NotFixed::NotANumber) => Err("is not a number".to_owned()),
-            },
-            (Self::Number { .. }, kind) => Err(format!("is {}, not a number", kind.as_str())),
-        }
-    }
-}
-
-/// The type of a JSON value.
-#[derive(Clone, Copy)]
-enum Kind {
-    Null,
-    Bool,
-    Number,
-    String,
-    Array,
-    Object,
-}
-
-impl Kind {
-    /// Of a value that is known as valid, which its first character tells.
-    fn of(json: &str) -> Self {
-        match json.as_bytes().first() {
-            Some(b'n') => Self::Null,
-            Some(b't' | b'f') => Self::Bool,
-            Some(b'"') => Self::String,
-            Some(b'[') => Self::Array,
-            Some(b'{') => Self::Object,
-            _ => Self::Number,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
+    #[inline]
+    fn value(self, value: Value<'_>, room: &mut String) -> Result<Option<i64>, String> {
         match self {
-            Self::Null => "null",
-            Self::Bool => "a boolean",
-            Self::Number => "a number",
-            Self::String => "a string",
-            Self::Array => "an array",
-            Self::Object => "an object",
+            Self::Presence => Ok(if value.is_null() { None } else { Some(1) }),
+            Self::Number { scale } => value.number(scale, room).map_err(|why| match why {
+                NotNumber::NotANumber => "is not a number".to_owned(),
+                NotNumber::Kind(kind) => format!("is {kind}, not a number"),
+                NotNumber::OutOfRange => format!("does not fit 64 bits at scale {scale}"),
+                NotNumber::NotFinite => "is infinite or not a number".to_owned(),
+            }),
         }
     }
 }

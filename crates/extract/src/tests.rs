@@ -49,7 +49,7 @@ fn extractor(text: &str) -> Extractor {
          aggregates: {aggregates}\nsink: {{ topic: o }}\ndead_letter: {{ topic: d }}\n"
     );
     match JobFile::parse(&yaml, "j.yaml") {
-        Ok(job) => Extractor::new(&job),
+        Ok(job) => Extractor::new(&job).unwrap(),
         Err(report) => panic!("{report}"),
     }
 }

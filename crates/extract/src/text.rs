@@ -2,7 +2,7 @@
 
 /// The text between the quotes of `raw`, a string that the JSON grammar has accepted; `None` if it escapes a lone
 /// surrogate, which no UTF-8 text can hold.
-pub(super) fn content<'a>(raw: &'a str, buffer: &'a mut String) -> Option<&'a str> {
+pub(crate) fn content<'a>(raw: &'a str, buffer: &'a mut String) -> Option<&'a str> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.as_bytes().contains(&b'\\') {
         return Some(inner);

@@ -5,15 +5,16 @@ use tidegate_core::record::Timestamp;
 use tidegate_core::time::EventTime;
 use tidegate_job::TimeUnit;
 
-use super::decimal::{NotFixed, Round, fixed};
-use super::text::content;
+use crate::decimal::{NotFixed, Round, fixed, rescaled};
+use crate::text::content;
+use crate::value::{Epoch, Value, shortest, twos_complement};
 
 /// The event times that can be written as a date: years −9999 to 9999 (the range of jiff's `Timestamp`).
 const RANGE: std::ops::RangeInclusive<i64> = -377_705_023_201_000..=253_402_207_200_999;
 
 /// Why a source gives no event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoTime {
+pub(crate) enum NoTime {
     Missing,
     Null,
     WrongType,
@@ -23,7 +24,7 @@ pub(super) enum NoTime {
 }
 
 impl NoTime {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Null => "null",
@@ -36,28 +37,65 @@ impl NoTime {
 }
 
 /// The time written in `text`: a header's value or the content of a JSON string.
-pub(super) fn of_text(text: &[u8], unit: TimeUnit) -> Result<EventTime, NoTime> {
+pub(crate) fn of_text(text: &[u8], unit: TimeUnit) -> Result<EventTime, NoTime> {
     match scale(unit) {
         Some(scale) => of_number(text, scale),
         None => of_rfc3339(text),
     }
 }
 
-/// The time that the JSON value `json` holds: a number, or a string with the same text; `text` is room to unescape it.
-pub(super) fn of_json(json: &str, unit: TimeUnit, text: &mut String) -> Result<EventTime, NoTime> {
-    match json.as_bytes().first() {
-        Some(b'n') => Err(NoTime::Null),
-        Some(b'"') => match content(json, text) {
-            Some(content) => of_text(content.as_bytes(), unit),
-            None => Err(NoTime::WrongType),
+/// The time that a field holds: a number, text, or what its schema says is a time; `room` is for text that is not in the
+/// payload as it is.
+#[inline]
+pub(crate) fn of_value(value: Value<'_>, unit: TimeUnit, room: &mut String) -> Result<EventTime, NoTime> {
+    let scale = || scale(unit).ok_or(NoTime::NotRfc3339);
+    match value {
+        Value::Json(json) => match json.as_bytes().first() {
+            Some(b'n') => Err(NoTime::Null),
+            Some(b'"') => match content(json, room) {
+                Some(content) => of_text(content.as_bytes(), unit),
+                None => Err(NoTime::WrongType),
+            },
+            Some(b'-' | b'0'..=b'9') => of_number(json.as_bytes(), scale()?),
+            _ => Err(NoTime::WrongType),
         },
-        Some(b'-' | b'0'..=b'9') => of_number(json.as_bytes(), scale(unit).ok_or(NoTime::NotRfc3339)?),
-        _ => Err(NoTime::WrongType),
+        Value::Null => Err(NoTime::Null),
+        Value::Text(text) => of_text(text.as_bytes(), unit),
+        Value::Integer(number) => of_units(number, 0, scale()?),
+        Value::Decimal { digits, scale: from } => {
+            let unscaled = twos_complement(digits).ok_or(NoTime::Absurd)?;
+            of_units(unscaled, i32::try_from(from).unwrap_or(i32::MAX), scale()?)
+        }
+        Value::Single(number) if number.is_finite() => of_number(shortest(number, room), scale()?),
+        Value::Double(number) if number.is_finite() => of_number(shortest(number, room), scale()?),
+        Value::Epoch { number, unit } => {
+            let number = i128::from(number);
+            match unit {
+                Epoch::Days => of_units(number * 86_400_000, 0, 0),
+                Epoch::Millis => of_units(number, 0, 0),
+                Epoch::Micros => of_units(number, 0, -3),
+                Epoch::Nanos => of_units(number, 0, -6),
+            }
+        }
+        Value::Instant { seconds, nanos } => {
+            of_units(i128::from(seconds) * 1_000_000_000 + i128::from(nanos), 0, -6)
+        }
+        Value::Single(_)
+        | Value::Double(_)
+        | Value::Boolean(_)
+        | Value::Bytes(_)
+        | Value::Uuid(_)
+        | Value::Array
+        | Value::Object => Err(NoTime::WrongType),
     }
 }
 
+fn of_units(number: i128, from: i32, to: i32) -> Result<EventTime, NoTime> {
+    in_range(rescaled(number, from, to, Round::Floor).map_err(|_| NoTime::Absurd)?)
+}
+
 /// The record's own timestamp. Kafka writes "none" as −1 too.
-pub(super) fn of_record(timestamp: Timestamp) -> Result<EventTime, NoTime> {
+pub(crate) fn of_record(timestamp: Timestamp) -> Result<EventTime, NoTime> {
     match timestamp {
         Timestamp::NotAvailable | Timestamp::CreateTime(EventTime(-1)) => Err(NoTime::Missing),
         Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => in_range(time.millis()),
@@ -179,6 +217,40 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_a_schema_has_its_own_unit() {
+        for (value, millis) in [
+            (Value::Epoch { number: 1_700_000_000_123, unit: Epoch::Millis }, 1_700_000_000_123),
+            (Value::Epoch { number: -1, unit: Epoch::Micros }, -1),
+            (Value::Epoch { number: 1_700_000_000_123_999_999, unit: Epoch::Nanos }, 1_700_000_000_123),
+            (Value::Epoch { number: -1, unit: Epoch::Days }, -86_400_000),
+            (Value::Instant { seconds: 1_700_000_000, nanos: 123_999_999 }, 1_700_000_000_123),
+            (Value::Instant { seconds: -1, nanos: 999_999_999 }, -1),
+        ] {
+            for unit in [TimeUnit::Seconds, TimeUnit::Rfc3339] {
+                assert_eq!(of_value(value, unit, &mut String::new()), Ok(EventTime(millis)), "{value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_of_any_type_is_read_in_its_unit() {
+        for (value, unit, expected) in [
+            (Value::Integer(1_700_000_000), TimeUnit::Seconds, Ok(EventTime(1_700_000_000_000))),
+            (Value::Integer(-1), TimeUnit::Nanos, Ok(EventTime(-1))),
+            (Value::Double(1_700_000_000.5), TimeUnit::Seconds, Ok(EventTime(1_700_000_000_500))),
+            (Value::Decimal { digits: &[0x04, 0xd2], scale: 3 }, TimeUnit::Seconds, Ok(EventTime(1234))),
+            (Value::Text("1970-01-01T00:00:01Z"), TimeUnit::Rfc3339, Ok(EventTime(1000))),
+            (Value::Integer(1), TimeUnit::Rfc3339, Err(NoTime::NotRfc3339)),
+            (Value::Double(f64::INFINITY), TimeUnit::Millis, Err(NoTime::WrongType)),
+            (Value::Integer(i128::from(u64::MAX)), TimeUnit::Millis, Err(NoTime::Absurd)),
+            (Value::Null, TimeUnit::Millis, Err(NoTime::Null)),
+            (Value::Boolean(true), TimeUnit::Millis, Err(NoTime::WrongType)),
+        ] {
+            assert_eq!(of_value(value, unit, &mut String::new()), expected, "{value:?} {unit:?}");
+        }
+    }
+
+    #[test]
     fn a_record_may_have_no_timestamp() {
         for (timestamp, expected) in [
             (Timestamp::CreateTime(EventTime(5)), Ok(EventTime(5))),
@@ -192,6 +264,6 @@ mod tests {
     }
 
     fn json(value: &str, unit: TimeUnit) -> Result<EventTime, NoTime> {
-        of_json(value, unit, &mut String::new())
+        of_value(Value::Json(value), unit, &mut String::new())
     }
 }

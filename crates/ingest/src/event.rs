@@ -68,6 +68,13 @@ pub(crate) enum Event {
         /// Its answer, if it gave one.
         ends: Option<PartitionEnds>,
     },
+    /// The registry has answered: a schema, or why there is none.
+    Schema {
+        /// Which one was asked for.
+        id: tidegate_extract::SchemaId,
+        /// The answer.
+        answer: Result<tidegate_extract::SchemaText, String>,
+    },
     /// The source is not the topic that the job began with.
     SourceChanged(crate::source_watch::Changed),
     /// Nothing can go on: another job record, or a refusal that waiting does not mend.

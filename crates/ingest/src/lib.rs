@@ -13,9 +13,11 @@ mod links;
 mod metrics;
 mod outbox;
 mod reading;
+mod schema_desk;
 mod service;
 mod skew_metric;
 mod source_watch;
+mod timestamps;
 mod traces;
 mod worker_link;
 

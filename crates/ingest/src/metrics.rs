@@ -18,6 +18,7 @@ use tidegate_core::{
 };
 
 use crate::skew_metric::SkewHistogram;
+use crate::timestamps::Counts;
 
 /// The skew of so many partitions is shown, of further ones it is not: a histogram is a dozen series.
 const SKEWS: usize = 64;
@@ -32,6 +33,12 @@ struct PartitionLabel {
     partition: u32,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TimestampLabel {
+    partition: u32,
+    kind: &'static str,
+}
+
 /// Counters and gauges of one ingest process.
 #[derive(Clone, Debug)]
 pub(crate) struct IngestMetrics {
@@ -43,6 +50,8 @@ pub(crate) struct IngestMetrics {
     skews: Family<PartitionLabel, SkewHistogram>,
     demotions: Counter,
     skipped: Family<PartitionLabel, Counter>,
+    timestamps: Family<TimestampLabel, Counter>,
+    waits_for_schema: Gauge,
     total: Arc<AtomicU64>,
     total_skipped: Arc<AtomicU64>,
 }
@@ -92,6 +101,18 @@ impl IngestMetrics {
             "Offsets that were deleted before they were read, and passed over",
             skipped.clone(),
         );
+        let timestamps = Family::default();
+        registry.register(
+            "tidegate_ingest_timestamps",
+            "Records read, by whose clock their timestamp is of",
+            timestamps.clone(),
+        );
+        let waits_for_schema = Gauge::default();
+        registry.register(
+            "tidegate_ingest_waits_for_schema",
+            "1 while reading waits for a schema that the registry does not give",
+            waits_for_schema.clone(),
+        );
         let lane = |lane| records.get_or_create_owned(&LaneLabel { lane });
         Self {
             main: lane("main"),
@@ -102,6 +123,8 @@ impl IngestMetrics {
             skews,
             demotions,
             skipped,
+            timestamps,
+            waits_for_schema,
             total: Arc::default(),
             total_skipped: Arc::default(),
         }
@@ -131,6 +154,22 @@ impl IngestMetrics {
     #[must_use]
     pub(crate) fn total_skipped(&self) -> u64 {
         self.total_skipped.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// So many records more had timestamps of these types.
+    pub(crate) fn timestamps(&self, partition: Partition, counts: Counts) {
+        let Counts { create, append, none } = counts;
+        for (kind, count) in [("create_time", create), ("log_append_time", append), ("none", none)] {
+            if count > 0 {
+                let label = TimestampLabel { partition: partition.0, kind };
+                self.timestamps.get_or_create(&label).inc_by(count);
+            }
+        }
+    }
+
+    /// Whether reading waits for a schema.
+    pub(crate) fn waits_for_schema(&self, waits: bool) {
+        self.waits_for_schema.set(i64::from(waits));
     }
 
     /// All records read by this process.
@@ -167,5 +206,8 @@ impl IngestMetrics {
         self.watermarks.remove(&label);
         self.delays.remove(&label);
         self.skews.remove(&label);
+        for kind in ["create_time", "log_append_time", "none"] {
+            self.timestamps.remove(&TimestampLabel { partition: partition.0, kind });
+        }
     }
 }

@@ -13,6 +13,8 @@ use tidegate_core::{
 use tidegate_proto::{frame, v1};
 use tokio::sync::mpsc;
 
+use crate::timestamps::Counts;
+
 /// The streams to the workers and the coordinator.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -168,10 +170,27 @@ impl Outbox {
         permit.send(v1::IngestReport { message: Some(message) });
     }
 
+    /// Whether there is a stream to the coordinator.
+    pub(crate) const fn has_coordinator(&self) -> bool {
+        self.coordinator.is_some()
+    }
+
     /// Sends the totals of this process.
-    pub(crate) fn stats(&self, records: u64, skipped: u64) {
+    pub(crate) fn stats(
+        &self,
+        records: u64,
+        skipped: u64,
+        timestamps: impl Iterator<Item = (Partition, Counts)>,
+    ) {
         if let Some(coordinator) = &self.coordinator {
-            let message = v1::ingest_report::Message::Stats(v1::IngestStats { records, skipped });
+            let timestamps = timestamps.map(|(partition, counts)| v1::TimestampCount {
+                partition: partition.0,
+                create_time: counts.create,
+                log_append_time: counts.append,
+                none: counts.none,
+            });
+            let stats = v1::IngestStats { records, skipped, timestamps: timestamps.collect() };
+            let message = v1::ingest_report::Message::Stats(stats);
             // The totals are sent again in a second.
             let _ = coordinator.try_send(v1::IngestReport { message: Some(message) });
         }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ahead::Ahead, error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox,
-    source_watch::Changed, traces::Traces,
+    schema_desk::SchemaDesk, source_watch::Changed, timestamps::TimestampWatch, traces::Traces,
 };
 
 /// Frames are cut and reports go this often.
@@ -50,6 +50,10 @@ pub(crate) struct Reading {
     job_id: Option<JobId>,
     clock: Clock,
     extractor: Extractor,
+    /// Where schemas come from, and the batches that wait for one.
+    schemas: Option<SchemaDesk>,
+    waiting: Waiting,
+    timestamps: TimestampWatch,
     main: GroupReader,
     catch_up: PartitionReader,
     partitions: BTreeMap<Partition, SourcePartition>,
@@ -72,10 +76,21 @@ pub(crate) struct Reading {
     ahead: Ahead,
 }
 
+/// Batches whose records name schemas that are not known yet: the lanes wait, as they do for credit.
+#[derive(Debug, Default)]
+struct Waiting {
+    main: Option<RecordBatch>,
+    catch_up: Option<RecordBatch>,
+}
+
 /// What a [`Reading`] is made of.
 pub(crate) struct Parts {
     /// The job.
     pub(crate) job: Arc<Job>,
+    /// Takes out of records what the job needs.
+    pub(crate) extractor: Extractor,
+    /// Where schemas come from, of a job whose records name them.
+    pub(crate) schemas: Option<SchemaDesk>,
     /// The process's clock.
     pub(crate) clock: Clock,
     /// The member of the job's consumer group.
@@ -103,7 +118,10 @@ impl Reading {
         let ahead = Ahead::new(parts.job.core.watermark.max_future_skew);
         Self {
             ahead,
-            extractor: Extractor::new(&parts.job),
+            extractor: parts.extractor,
+            schemas: parts.schemas,
+            waiting: Waiting::default(),
+            timestamps: TimestampWatch::new(&parts.job),
             job: parts.job,
             job_id: None,
             clock: parts.clock,
@@ -148,11 +166,11 @@ impl Reading {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(event) = self.events.recv() => self.on_event(event)?,
-                event = self.main.next(), if !self.held.main => match event {
+                event = self.main.next(), if !self.held.main && self.waiting.main.is_none() => match event {
                     Some(event) => self.on_read(LaneKind::Main, event)?,
                     None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
                 },
-                event = self.catch_up.next(), if !self.held.catch_up => match event {
+                event = self.catch_up.next(), if !self.held.catch_up && self.waiting.catch_up.is_none() => match event {
                     Some(event) => self.on_read(LaneKind::CatchUp, event)?,
                     None => return Err(Error::ReaderEnded(self.job.source.topic.clone())),
                 },
@@ -181,7 +199,7 @@ impl Reading {
                 }
                 self.timing.report_interval = report_interval;
                 self.outbox.set_coordinator(Some(reports));
-                self.readiness.ready();
+                self.tell_readiness();
             }
             Event::CoordinatorDown => self.on_coordinator_down(),
             Event::Directive(directive) => self.on_directive(directive)?,
@@ -215,6 +233,10 @@ impl Reading {
                 }
             }
             Event::End { partition, ends } => self.on_end_of(partition, ends),
+            Event::Schema { id, answer } => {
+                self.extractor.learn(id, answer.as_ref().map_err(Clone::clone));
+                self.go_on();
+            }
             Event::SourceChanged(changed) => {
                 return Err(changed.error(&self.job.source.topic, &self.positions()));
             }
@@ -226,7 +248,7 @@ impl Reading {
     /// Records flow on with the last owners known; pauses were of the stream that is gone.
     fn on_coordinator_down(&mut self) {
         self.outbox.set_coordinator(None);
-        self.readiness.not_ready("no stream to the coordinator");
+        self.tell_readiness();
         let paused: Vec<_> = self.paused.iter().filter(|(_, paused)| **paused).map(|(p, _)| *p).collect();
         for partition in paused {
             self.set_paused(partition, false);
@@ -292,9 +314,9 @@ impl Reading {
         } else {
             self.main.control().resume(partition);
         }
-        let now = self.now();
+        let (now, held) = (self.now(), self.is_held(partition));
         if let Some(source) = self.partitions.get_mut(&partition) {
-            source.set_held(paused || self.held.main, now);
+            source.set_held(held, now);
         }
     }
 
@@ -307,7 +329,7 @@ impl Reading {
 
     fn on_read(&mut self, kind: LaneKind, event: ReaderEvent) -> Result<(), Error> {
         match event {
-            ReaderEvent::Batch(batch) => self.on_batch(kind, &batch),
+            ReaderEvent::Batch(batch) => self.read_or_wait(kind, batch),
             ReaderEvent::EndOfPartition { partition, position } => {
                 if self.is_current(kind, partition) {
                     self.with(partition, |source| {
@@ -421,6 +443,7 @@ impl Reading {
         self.outbox.forget(partition);
         self.metrics.forget(partition);
         self.ahead.forget(partition);
+        self.timestamps.forget(partition);
         self.catch_up.unassign(partition);
     }
 
@@ -436,6 +459,65 @@ impl Reading {
 
     fn is_current(&self, kind: LaneKind, partition: Partition) -> bool {
         self.starting.get(&(partition, kind == LaneKind::Main)).is_some_and(|pending| *pending == 0)
+    }
+
+    /// Reads a batch, or keeps it until all schemas that its records name are known.
+    fn read_or_wait(&mut self, kind: LaneKind, batch: RecordBatch) {
+        if let Some(schemas) = &mut self.schemas {
+            let mut waits = false;
+            for id in batch.iter().filter_map(|record| self.extractor.wants(&record)) {
+                schemas.ask(id);
+                waits = true;
+            }
+            if waits {
+                match kind {
+                    LaneKind::Main => self.waiting.main = Some(batch),
+                    LaneKind::CatchUp => self.waiting.catch_up = Some(batch),
+                }
+                self.tell_waiting();
+                return;
+            }
+        }
+        self.on_batch(kind, &batch);
+    }
+
+    /// Tries again what waited for a schema.
+    fn go_on(&mut self) {
+        let Waiting { main, catch_up } = std::mem::take(&mut self.waiting);
+        for (kind, batch) in [(LaneKind::Main, main), (LaneKind::CatchUp, catch_up)] {
+            if let Some(batch) = batch {
+                self.read_or_wait(kind, batch);
+            }
+        }
+        self.tell_waiting();
+    }
+
+    fn is_held(&self, partition: Partition) -> bool {
+        let paused = self.paused.get(&partition).is_some_and(|paused| *paused);
+        paused || self.held.main || self.waiting.main.is_some()
+    }
+
+    fn tell_waiting(&mut self) {
+        let waits = self.waiting.main.is_some() || self.waiting.catch_up.is_some();
+        self.metrics.waits_for_schema(waits);
+        self.tell_readiness();
+        let now = self.now();
+        for partition in self.read_here() {
+            let held = self.is_held(partition);
+            if let Some(source) = self.partitions.get_mut(&partition) {
+                source.set_held(held, now);
+            }
+        }
+    }
+
+    fn tell_readiness(&self) {
+        if !self.outbox.has_coordinator() {
+            self.readiness.not_ready("no stream to the coordinator");
+        } else if self.waiting.main.is_some() || self.waiting.catch_up.is_some() {
+            self.readiness.not_ready("waits for a schema that the registry does not give");
+        } else {
+            self.readiness.ready();
+        }
     }
 
     fn on_batch(&mut self, kind: LaneKind, batch: &RecordBatch) {
@@ -457,6 +539,7 @@ impl Reading {
             let mut read = 0;
             for record in run.records() {
                 read += 1;
+                self.timestamps.see(partition, record.timestamp());
                 let taken = take_record(
                     source,
                     kind,
@@ -557,9 +640,13 @@ impl Reading {
     fn look_at_credit(&mut self) {
         let held = self.outbox.held(|| Feeding::of(self.partitions.values()));
         if held.main != self.held.main {
+            self.held = held;
             let now = self.now();
-            for (partition, source) in &mut self.partitions {
-                source.set_held(held.main || self.paused.get(partition).is_some_and(|paused| *paused), now);
+            for partition in self.read_here() {
+                let held = self.is_held(partition);
+                if let Some(source) = self.partitions.get_mut(&partition) {
+                    source.set_held(held, now);
+                }
             }
         }
         self.held = held;
@@ -621,7 +708,10 @@ impl Reading {
             }
             self.ahead.look(*partition, source.observed().skew);
         }
-        self.outbox.stats(self.metrics.total(), self.metrics.total_skipped());
+        for (partition, counts) in self.timestamps.changed() {
+            self.metrics.timestamps(partition, counts);
+        }
+        self.outbox.stats(self.metrics.total(), self.metrics.total_skipped(), self.timestamps.all());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tidegate_job::{Job, JobFile};
+use tidegate_job::{Job, JobFile, UnknownSchema};
 use tidegate_kafka::{Admin, GroupReader, KafkaConfig, PartitionReader, ReaderOptions};
 use tidegate_proto::v1;
 use tidegate_runtime::{
@@ -22,6 +22,7 @@ use crate::{
     links::{self, Links},
     metrics::IngestMetrics,
     reading::{Parts, Reading},
+    schema_desk::SchemaDesk,
     source_watch::SourceWatch,
     traces::Traces,
 };
@@ -38,6 +39,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
     let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
+    let (extractor, schema_registry) = tidegate_schemas::open(&job, path)?;
     let tasks = Tasks::new();
     let mut registry = metrics::registry(&job.name);
     let counters = IngestMetrics::new(&mut registry);
@@ -67,8 +69,12 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         let watch = SourceWatch::new(Admin::open(&kafka)?, job.source.topic.clone(), recorded);
         watch.look().await.map_err(|changed| changed.error(&job.source.topic, &[]))?;
         task::spawn("source-watch", watch.run(events.clone()));
+        let unknown = job.source.format.registry().map_or(UnknownSchema::Wait, |place| place.unknown_schema);
+        let schemas = schema_registry.map(|registry| SchemaDesk::new(registry, unknown, events.clone()));
         let options = ReaderOptions::default();
         let parts = Parts {
+            extractor,
+            schemas,
             clock: Clock::start(),
             main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
             catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,

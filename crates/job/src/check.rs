@@ -3,6 +3,7 @@
 //! Everything is checked before anything is refused, so that one run names all that is wrong.
 
 mod computed;
+mod format;
 mod source;
 mod watermark;
 
@@ -29,6 +30,7 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
     let mut checker = Checker { root, problems };
     checker.names("name", &file.name, names::job);
     let source = checker.source(&file.source);
+    checker.raw_has_no_fields(file);
     let watermark = checker.watermark(&file.watermark);
     let max_drift = checker.optional_above_zero("watermark.max_drift", file.watermark.max_drift.as_ref());
     let computed = checker.computed(file);

@@ -4,7 +4,7 @@
 //! `xxh3_64` of it. Both outlive the process in the job record and are frozen by a golden test. Not in it is what may
 //! change from one start to the next: delays, lateness, the sink, intervals, memory.
 
-use crate::job::{Job, KeySource, TimeSource, TimeUnit};
+use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
 use std::fmt::Write;
 use tidegate_core::job::AggregateFn;
 
@@ -39,6 +39,10 @@ impl Job {
         };
         line("name", quoted(&self.name));
         line("source.topic", quoted(&self.source.topic));
+        // Of JSON it says nothing, as before there were other formats. Where the schema is, and its versions, may change.
+        if self.source.format != Format::Json {
+            line("source.format", self.source.format.word().to_owned());
+        }
         line(
             "source.key",
             match &self.source.key {

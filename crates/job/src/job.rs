@@ -33,6 +33,8 @@ pub struct Source {
     pub start_from: StartFrom,
     /// What becomes of records that were deleted before they were read.
     pub on_data_loss: OnDataLoss,
+    /// How the payload is written.
+    pub format: Format,
     /// What the records are grouped by.
     pub key: KeySource,
     /// Where the event time is, tried in order; at least one.
@@ -55,6 +57,82 @@ pub enum OnDataLoss {
     Stop,
     /// Reading goes on at the oldest record that is left; what is missing is counted.
     Skip,
+}
+
+/// How the payload is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object.
+    Json,
+    /// Bytes without fields.
+    Raw,
+    /// One Avro record.
+    Avro(SchemaSource),
+    /// One protobuf message.
+    Protobuf(SchemaSource),
+}
+
+/// Where the schemas of the payloads are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaSource {
+    /// One schema for all records.
+    File(SchemaFile),
+    /// Each record begins with the id of its schema: Confluent's framing.
+    Registry(Registry),
+}
+
+/// A schema in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaFile {
+    /// The file; relative to the folder of the job file.
+    pub path: String,
+    /// Where imports are found, likewise; `None`: beside the file. Only of protobuf.
+    pub include: Option<String>,
+    /// The message's full name; `None`: the only one in the file. Only of protobuf.
+    pub message: Option<String>,
+}
+
+/// A schema registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// Begins with `http://`.
+    pub url: String,
+    /// The user, and the file with its password, relative to the folder of the job file.
+    pub user: Option<(String, String)>,
+    /// What happens to a record whose schema the registry does not know.
+    pub unknown_schema: UnknownSchema,
+}
+
+/// What happens to a record whose schema the registry does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownSchema {
+    /// Reading waits and asks again.
+    Wait,
+    /// It is a dead letter.
+    DeadLetter,
+}
+
+impl Format {
+    /// Its name in the job file.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Raw => "raw",
+            Self::Avro(_) => "avro",
+            Self::Protobuf(_) => "protobuf",
+        }
+    }
+
+    /// The registry, where the schemas are in one.
+    #[must_use]
+    pub const fn registry(&self) -> Option<&Registry> {
+        match self {
+            Self::Avro(SchemaSource::Registry(registry))
+            | Self::Protobuf(SchemaSource::Registry(registry)) => Some(registry),
+            _ => None,
+        }
+    }
 }
 
 /// What the records are grouped by.

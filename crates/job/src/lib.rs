@@ -24,7 +24,10 @@ mod tests;
 
 pub use file::JobFile;
 pub use fingerprint::{Difference, first_difference};
-pub use job::{DeadLetter, Job, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource, TimeUnit};
-pub use quantity::duration_text;
+pub use job::{
+    DeadLetter, Format, Job, KeySource, OnDataLoss, Registry, SchemaFile, SchemaSource, Sink, Source,
+    StartFrom, State, TimeSource, TimeUnit, UnknownSchema,
+};
+pub use quantity::{duration, duration_text};
 pub use report::{Problem, Report};
 pub use schema::json_schema;

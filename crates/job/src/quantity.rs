@@ -34,6 +34,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Span, Flaw> {
     DURATION.parse(text).map(Span)
 }
 
+/// A duration as a job file writes it, as in `250ms`, `5s`, `24h`.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub fn duration(text: &str) -> Result<Span, String> {
+    parse_duration(text).map_err(|flaw| format!("{}; {}", flaw.what, flaw.fix))
+}
+
 /// A whole number of B, KiB, MiB, GiB or TiB, in bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, Flaw> {
     SIZE.parse(text).map(i64::unsigned_abs)

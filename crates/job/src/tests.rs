@@ -1,11 +1,13 @@
 //! The job file as its users meet it: what is accepted, with which values, and what is refused, in which words.
 
 mod fingerprint;
+mod formats;
 mod refused;
 mod schema;
 
 use crate::{
-    DeadLetter, Job, JobFile, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource, TimeUnit,
+    DeadLetter, Format, Job, JobFile, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource,
+    TimeUnit,
 };
 use crate::{duration_text, quantity};
 use proptest::prelude::*;
@@ -62,6 +64,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
             partitions: Some(4),
             start_from: StartFrom::Earliest,
             on_data_loss: OnDataLoss::Stop,
+            format: Format::Json,
             key: KeySource::Field("/user".to_owned()),
             event_time: vec![
                 TimeSource::Header { name: "event-time".to_owned(), unit: TimeUnit::Millis },

@@ -5,7 +5,7 @@
 //! - [`TransactionalProducer`]: one commit, one Kafka transaction, one [`Outcome`] that is never inferred.
 //! - [`Producer`]: plain and fast, for generated input.
 //! - [`Admin`]: topics, configurations, watermarks.
-//! - [`drain`], [`tail`]: a whole topic into a callback.
+//! - [`drain`], [`tail`], [`Sample`]: a whole topic, or a part of it, into a callback.
 //!
 //! Everything reads `read_committed`. What librdkafka logs goes to `tracing`, target `librdkafka`.
 
@@ -26,6 +26,7 @@ mod native;
 mod outage;
 mod producer;
 mod reader;
+mod sample;
 mod scan;
 mod topic;
 mod transaction;
@@ -40,6 +41,7 @@ pub use error::{Error, Result};
 pub use native::batch::{Headers, Record, RecordBatch, Run};
 pub use producer::Producer;
 pub use reader::{GroupReader, PartitionReader, ReaderControl, ReaderEvent, ReaderOptions};
+pub use sample::{Extent, Sample};
 pub use scan::Step;
 pub use tidegate_core::record::Timestamp;
 pub use topic::{Copies, Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
-use tidegate_core::time::{Offset, Partition};
+use tidegate_core::time::{EventTime, Offset, Partition};
 
 use crate::client::{Deadline, partition_count};
 use crate::config::KafkaConfig;
@@ -88,6 +88,13 @@ impl Scan {
                 high_watermark,
             })
             .collect())
+    }
+
+    /// Of each partition the first offset whose record has this timestamp or a later one; behind all where there is none.
+    pub(crate) fn since(&self, partitions: &[Partition], time: EventTime) -> Result<Vec<Offset>> {
+        let marks = [Mark::Since(time)];
+        let found = list_offsets(self.consumer.client(), self.topic(), partitions, marks, REQUEST_TIMEOUT)?;
+        Ok(found.into_iter().map(|[offset]| offset).collect())
     }
 
     /// Reads the stretches, which are of different partitions. `between` is called after each poll, ten times a second or

@@ -13,6 +13,7 @@ use tidegate_kafka::{
 
 use super::facts::{Asked, Attempt, Facts, FoundTopic, Topic};
 use super::sample;
+use crate::inputs::Inputs;
 use crate::topics::unix_millis;
 
 /// How long a single try may take.
@@ -26,7 +27,12 @@ const CLOCKS: usize = 16;
 ///
 /// # Errors
 /// When the cluster does not answer.
-pub(crate) async fn gather(job: &Job, kafka: &KafkaConfig, count: u64) -> Result<Facts> {
+pub(crate) async fn gather(
+    job: &Job,
+    inputs: Asked<Inputs>,
+    kafka: &KafkaConfig,
+    count: u64,
+) -> Result<Facts> {
     let admin = Admin::open(kafka)?;
     admin.reachable(REACH).await?;
     let brokers = admin.brokers().await?;
@@ -53,7 +59,7 @@ pub(crate) async fn gather(job: &Job, kafka: &KafkaConfig, count: u64) -> Result
     let now_ms = unix_millis();
     let mut facts = Facts {
         address: kafka.brokers.clone(),
-        sample: records(job, kafka, &source, count, now_ms).await?,
+        sample: records(job, inputs, kafka, &source, count, now_ms).await?,
         clocks: clocks(&admin, kafka, job, brokers.len()).await?,
         attempts: Vec::new(),
         brokers,
@@ -88,14 +94,20 @@ async fn topic(admin: &Admin, name: &str, wanted: Option<NewTopic>) -> Result<To
 
 async fn records(
     job: &Job,
+    inputs: Asked<Inputs>,
     kafka: &KafkaConfig,
     source: &Topic,
     count: u64,
     now_ms: i64,
 ) -> Result<Asked<Vec<sample::PartitionSample>>> {
     let Some(found) = &source.found else { return Ok(Ok(Vec::new())) };
+    let inputs = match inputs {
+        Ok(inputs) => inputs,
+        Err(error) => return Ok(Err(error)),
+    };
     let (job, kafka, ends) = (job.clone(), kafka.clone(), found.ends.clone());
-    let read = tokio::task::spawn_blocking(move || sample::sample(&kafka, &job, &ends, count, now_ms));
+    let read =
+        tokio::task::spawn_blocking(move || sample::sample(&kafka, &job, inputs, &ends, count, now_ms));
     Ok(read.await?.map_err(|error| format!("{error:#}")))
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tidegate_core::record::Timestamp;
 use tidegate_core::time::{Offset, Partition};
-use tidegate_extract::Extractor;
 use tidegate_job::Job;
 use tidegate_kafka::{Between, KafkaConfig, PartitionEnds, Record, Step, between};
+
+use crate::inputs::Inputs;
 
 /// How long a read may wait for the next record.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +44,7 @@ const FUTURE: i64 = 60_000;
 
 /// Takes records of a partition in their order.
 struct Sampler {
-    extractor: Extractor,
+    inputs: Inputs,
     delay: i64,
     future: i64,
     now_ms: i64,
@@ -51,17 +52,18 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn take(&mut self, record: &Record<'_>) {
-        let Some(sample) = self.partitions.get_mut(&record.partition().0) else { return };
+    fn take(&mut self, record: &Record<'_>) -> Result<()> {
+        let Some(sample) = self.partitions.get_mut(&record.partition().0) else { return Ok(()) };
         sample.records += 1;
         sample.append_times += u64::from(matches!(record.timestamp(), Timestamp::LogAppendTime(_)));
-        match self.extractor.extract(record) {
+        match self.inputs.extract(record)? {
             Ok(taken) => sample.time(taken.time.millis(), self.now_ms, self.delay, self.future),
             Err(reject) => {
                 let first = (0, record.offset().0, reject.detail);
                 sample.rejects.entry(reject.reason.as_str()).or_insert(first).0 += 1;
             }
         }
+        Ok(())
     }
 }
 
@@ -90,6 +92,7 @@ impl PartitionSample {
 pub(crate) fn sample(
     kafka: &KafkaConfig,
     job: &Job,
+    inputs: Inputs,
     ends: &[PartitionEnds],
     count: u64,
     now_ms: i64,
@@ -106,14 +109,14 @@ pub(crate) fn sample(
     };
     let watermark = &job.core.watermark;
     let mut sampler = Sampler {
-        extractor: Extractor::new(job),
+        inputs,
         delay: watermark.strategy.most_delay().millis(),
         future: watermark.max_future_skew.map_or(FUTURE, |skew| skew.millis()),
         now_ms,
         partitions: stretches.iter().map(empty).collect(),
     };
-    between::<tidegate_kafka::Error>(kafka, &job.source.topic, &stretches, PATIENCE, |record| {
-        sampler.take(&record);
+    between::<anyhow::Error>(kafka, &job.source.topic, &stretches, PATIENCE, |record| {
+        sampler.take(&record)?;
         Ok(Step::Continue)
     })
     .with_context(|| format!("reading topic `{}`", job.source.topic))?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tidegate_core::time::{EventTime, Offset, Partition, Shard};
-use tidegate_extract::Extractor;
 use tidegate_job::Job;
 use tidegate_kafka::{Admin, Between, KafkaConfig, PartitionEnds, Record, Step, between};
 
 use super::record::Letter;
+use crate::inputs::Inputs;
 
 /// How long a read may wait for the next record.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,7 +56,13 @@ impl Topics {
     }
 
     /// What is at an offset of the source, as the job sees it.
-    pub(crate) async fn source_record(&self, job: &Job, partition: u32, offset: u64) -> Result<Found> {
+    pub(crate) async fn source_record(
+        &self,
+        job: &Job,
+        mut inputs: Inputs,
+        partition: u32,
+        offset: u64,
+    ) -> Result<Found> {
         let topic = &job.source.topic;
         let ends = self.admin.ends(topic).await?;
         let Some(ends) = ends.into_iter().find(|ends| ends.partition.0 == partition) else {
@@ -66,7 +72,6 @@ impl Topics {
             return Ok(Found::Missing(why));
         }
         let at = Between { partition: Partition(partition), from: Offset(offset), to: Offset(offset + 1) };
-        let mut extractor = Extractor::new(job);
         let mut found = Found::Missing(format!(
             "offset {offset} of partition {partition} is no record: a transaction's marker, an aborted record or one that \
              compaction removed"
@@ -75,9 +80,10 @@ impl Topics {
             topic,
             vec![at],
             move |record, found: &mut Found| {
-                *found = match extractor.extract(record) {
-                    Ok(taken) => Found::Taken { time: taken.time.millis(), key: taken.key.to_vec() },
-                    Err(reject) => Found::Rejected {
+                *found = match inputs.extract(record) {
+                    Err(error) => Found::Missing(format!("the record cannot be read: {error}")),
+                    Ok(Ok(taken)) => Found::Taken { time: taken.time.millis(), key: taken.key.to_vec() },
+                    Ok(Err(reject)) => Found::Rejected {
                         reason: reject.reason.as_str(),
                         detail: reject.detail,
                         time: reject.event_time.map(EventTime::millis),

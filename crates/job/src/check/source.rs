@@ -1,9 +1,7 @@
 //! Where the records come from.
 
 use super::Checker;
-use crate::file::{
-    Format, KeyChoice, OnDataLossWord, SourceSection, StartFromWord, TimeEntry, TimePlace, UnitWord,
-};
+use crate::file::{KeyChoice, OnDataLossWord, SourceSection, StartFromWord, TimeEntry, TimePlace, UnitWord};
 use crate::job::{KeySource, OnDataLoss, Source, StartFrom, TimeSource, TimeUnit};
 use crate::names;
 
@@ -24,15 +22,7 @@ impl Checker<'_> {
             None | Some(OnDataLossWord::Stop) => OnDataLoss::Stop,
             Some(OnDataLossWord::Skip) => OnDataLoss::Skip,
         };
-        let format = match section.format {
-            None | Some(Format::Json) => None,
-            Some(Format::Avro) => Some("the format `avro`"),
-            Some(Format::Protobuf) => Some("the format `protobuf`"),
-            Some(Format::Raw) => Some("the format `raw`"),
-        };
-        if let Some(format) = format {
-            self.unsupported("source.format", format, "use `json`");
-        }
+        let format = self.format(section.format.as_ref());
         let key = match &section.key {
             KeyChoice::Field(pointer) => self.pointer("source.key.field", pointer).map(KeySource::Field),
             KeyChoice::RecordKey => Some(KeySource::RecordKey),
@@ -43,6 +33,7 @@ impl Checker<'_> {
             partitions: partitions?,
             start_from,
             on_data_loss,
+            format: format?,
             key: key?,
             event_time: event_time?,
         })

@@ -10,7 +10,7 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset as RawOffset, TopicPartitionList};
 use rdkafka_sys as sys;
-use tidegate_core::time::{Offset, Partition};
+use tidegate_core::time::{EventTime, Offset, Partition};
 
 use crate::client::{LastComplaint, partition_count, raw_partition};
 use crate::error::{Error, Result};
@@ -24,22 +24,27 @@ pub(crate) enum Mark {
     LastStable,
     /// Behind the last record.
     HighWatermark,
+    /// The first record whose timestamp is this or later; behind all offsets where there is none.
+    Since(EventTime),
 }
 
 impl Mark {
     const fn isolation(self) -> sys::rd_kafka_IsolationLevel_t {
         match self {
-            Self::LastStable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+            Self::LastStable | Self::Since(_) => {
+                sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+            }
             Self::LogStart | Self::HighWatermark => {
                 sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
             }
         }
     }
 
-    const fn spec(self) -> RawOffset {
+    fn spec(self) -> RawOffset {
         match self {
             Self::LogStart => RawOffset::Beginning,
             Self::LastStable | Self::HighWatermark => RawOffset::End,
+            Self::Since(time) => RawOffset::Offset(time.millis().max(0)),
         }
     }
 }
@@ -105,7 +110,7 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
         }
     }
     let mut found = vec![[Offset::default(); N]; partitions.len()];
-    for (nth, queue) in requests.iter().enumerate() {
+    for (nth, (queue, mark)) in requests.iter().zip(marks).enumerate() {
         let event = match answer(queue, timeout, &what) {
             Err(Error::Client { code: RDKafkaErrorCode::NoEnt, .. }) => {
                 return Err(without_leader(client, topic, partitions, timeout));
@@ -130,6 +135,7 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
                 (RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition, _) => {
                     return Err(Error::UnknownPartition { topic: topic.to_owned(), partition: *partition });
                 }
+                (RDKafkaErrorCode::NoError, _) if matches!(mark, Mark::Since(_)) => Offset(u64::MAX),
                 (RDKafkaErrorCode::NoError, _) => return Err(Error::code(what, RDKafkaErrorCode::NoOffset)),
                 (code, _) => return Err(Error::code(format!("{what} partition {partition}"), code)),
             };
