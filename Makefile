@@ -37,9 +37,9 @@ bench: setup ## CPU and latency against Apache Kafka; make bench EVENTS=5000000
 	cargo build --release --workspace --bins
 	cargo run --release -p tidegate-tests --bin with-kafka -- target/release/tidegate bench --events $(EVENTS)
 
-fuzz: ## frames, changelog blocks and job files against libFuzzer; make fuzz SECONDS_EACH=600; needs cargo-fuzz and a nightly compiler
+fuzz: ## frames, changelog blocks, job files and records against libFuzzer; make fuzz SECONDS_EACH=600; needs cargo-fuzz and a nightly compiler
 	@command -v cargo-fuzz >/dev/null || { echo "missing: cargo-fuzz (cargo install cargo-fuzz)" >&2; exit 1; }
-	@for target in frame block job; do \
+	@for target in frame block job record; do \
 		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(SECONDS_EACH) -max_len=65536 || exit 1; done
 
 lint: fmt
