@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
-    announcement::{ReaderEpoch, Term},
+    announcement::{PartitionState, ReaderEpoch, Report, Term},
     assignment::{AssignmentEffect, AssignmentMachine, StreamId, WorkerId},
     coordinator::{ReaderId, ReportOutcome, WatermarkEffect, WatermarkMachine},
     time::{EventTime, Partition, Shard, Tick, Watermark},
@@ -27,6 +27,8 @@ pub struct Coordinator {
     /// The highest epoch ever, for a mutation alone.
     epochs: BTreeMap<Partition, ReaderEpoch>,
     owners_sent: u64,
+    /// The last report of each partition and the stream it came on, for mutations alone.
+    reported: BTreeMap<Partition, (LinkId, Report)>,
     /// Fences under way, by shard, and the assignments that wait for them.
     fences: BTreeMap<Shard, Fence>,
     /// A later coordinator has written its leader record: this one stops then.
@@ -55,6 +57,7 @@ impl Coordinator {
             refreshed: None,
             epochs: BTreeMap::new(),
             owners_sent: 0,
+            reported: BTreeMap::new(),
             fences: BTreeMap::new(),
             deposed_at: None,
         }
@@ -81,6 +84,12 @@ impl Coordinator {
             self.refresh(ctx);
         }
         let clock = EventTime(ctx.now as i64);
+        if ctx.is_mutated(Mutation::UnownedDoNotHold) {
+            for (link, report) in self.reported.values().filter(|(link, _)| !self.ingests.contains(link)) {
+                let idle = Report { state: PartitionState::Idle, ..*report };
+                self.watermark.report(ReaderId(link.0), &idle, Tick(ctx.now));
+            }
+        }
         for effect in self.watermark.tick(Tick(ctx.now), clock) {
             self.direct(effect, ctx);
         }
@@ -122,6 +131,11 @@ impl Coordinator {
                 (reader, Message::Raise(partition, at, to))
             }
             WatermarkEffect::Pause { reader, partition } => {
+                if ctx.is_mutated(Mutation::PausesHoldTheSlowest) {
+                    for (link, report) in self.reported.values() {
+                        ctx.send(*link, self.process(), Message::Pause(report.partition, true));
+                    }
+                }
                 ctx.count("pauses for drift");
                 ctx.note(|| format!("coordinator {} {effect:?}", self.id));
                 (reader, Message::Pause(partition, true))
@@ -201,6 +215,7 @@ impl Coordinator {
             }
             (Message::Reports(reports), _) => {
                 for report in reports {
+                    self.reported.insert(report.partition, (link, report));
                     let epoch = self.epochs.entry(report.partition).or_default();
                     *epoch = report.epoch.max(*epoch);
                     if ctx.is_mutated(Mutation::EpochsAreRemembered) && report.epoch < *epoch {
@@ -264,7 +279,9 @@ impl Coordinator {
     pub fn down(&mut self, link: LinkId, ctx: &mut Context) {
         if self.ingests.contains(&link) {
             self.ingests.retain(|other| *other != link);
-            self.watermark.reader_gone(ReaderId(link.0));
+            if !ctx.is_mutated(Mutation::UnownedDoNotHold) {
+                self.watermark.reader_gone(ReaderId(link.0));
+            }
         }
         self.heard.retain(|(_, other)| *other != link);
         if let Some((name, _)) = self.workers.remove(&link) {

@@ -103,6 +103,9 @@ impl Ingest {
     }
 
     fn look_after_slow_workers(&mut self, ctx: &mut Context) {
+        if ctx.is_mutated(Mutation::NobodyIsParked) {
+            return;
+        }
         let partitions = &self.partitions;
         for step in self.credit.look(Tick(ctx.now), || feeding(partitions)) {
             ctx.note(|| format!("ingest {} {step:?}", self.id));
@@ -424,6 +427,8 @@ impl Ingest {
                     }
                     ctx.send(link, self.process(), Message::Open(opening));
                 }
+                Effect::Frame(_, frame)
+                    if frame.rows.is_empty() && ctx.is_mutated(Mutation::EmptyFramesStay) => {}
                 Effect::Frame(worker, mut frame) => {
                     if ctx.is_mutated(Mutation::RejectsStay) {
                         frame.rows.iter_mut().for_each(|(_, rows)| rows.rejects.clear());

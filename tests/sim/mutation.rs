@@ -17,6 +17,10 @@ pub enum Mutation {
     PartitionsFromReports,
     /// §4: a reader in mid-stream is not seeded.
     SeedsAreLost,
+    /// §4: a partition whose reader is gone counts as idle where it was left.
+    UnownedDoNotHold,
+    /// §4: what W waits for is paused with the rest.
+    PausesHoldTheSlowest,
     /// §4: a paused partition is not read again.
     PausesAreNeverLifted,
     /// §1: the epoch of a reader that has expired is remembered.
@@ -25,12 +29,24 @@ pub enum Mutation {
     TermsAreIgnored,
     /// §3.2: only good records travel to the shards.
     RejectsStay,
+    /// §3.2: a frame that only tells how far a partition is does not travel.
+    EmptyFramesStay,
+    /// §3.2: a shard that lacks a payload asks for another session, and not for the payloads.
+    LackingPayloadsAreNotAskedFor,
+    /// §3.3: records that were covered are taken for new ones.
+    KnownRecordsAreTakenAgain,
     /// §3.2, §3.3: a refused session is not opened anew.
     NacksAreLost,
     /// §3.3: frames behind a gap are applied all the same.
     GapsAreCovered,
     /// §3.4: positions alone are never committed.
     NoHeartbeat,
+    /// §3.4: a commit holds whatever waits.
+    CommitsAreUnbounded,
+    /// §3.4: a commit begins as soon as the one before has ended.
+    CommitsAreNotPaced,
+    /// §3.4: that windows are gone is not in the delta.
+    PurgesAreForgotten,
     /// §3.4: where a closing stopped is not in the delta.
     ClosingsAreForgotten,
     /// §3.5: the log is cut before its snapshot is whole.
@@ -39,6 +55,8 @@ pub enum Mutation {
     NeverTruncates,
     /// I7: what waits of a stream that has ended stays, beside what its successor sends.
     EndedStreamsWait,
+    /// §5: a worker without credit is waited for, however long.
+    NobodyIsParked,
     /// §5: a worker that was parked is not asked again.
     ParkedAreForgotten,
     /// §5: a commit by an older epoch is taken.

@@ -24,7 +24,7 @@ use crate::{
     context::{CommitRequest, Context, Event, LinkId, Message, Process},
     mutation::Mutation,
     store::{Found, restore},
-    violation::violated,
+    violation::{ensure, violated},
 };
 
 /// The stores of a worker's volume, by shard; they outlive the process.
@@ -91,6 +91,8 @@ struct Owning {
     machine: ShardMachine,
     epoch: u64,
     pacer: CommitPacer,
+    /// When the last commit began.
+    begun: Option<u64>,
     /// With what each costs of the credit.
     inbox: VecDeque<(LinkId, ShardFrame, u64)>,
     /// Credit of frames applied since the last commit was planned, and of those in the commit.
@@ -352,6 +354,9 @@ impl Worker {
         if ctx.is_mutated(Mutation::ClosingsAreForgotten) {
             log.iter_mut().for_each(|(_, block)| block.scalars.closing = None);
         }
+        if ctx.is_mutated(Mutation::PurgesAreForgotten) {
+            log.iter_mut().for_each(|(_, block)| block.scalars.purged = None);
+        }
         let believes = ctx.is_mutated(Mutation::StoreIsBelieved);
         let mut store = volume.remove(&shard).filter(|_| !std::mem::take(&mut slot.distrusts));
         let (state, found) = restore(&ctx.scenario.job, &mut store, &log, believes);
@@ -362,11 +367,9 @@ impl Worker {
         if state.canonical().unreadable.is_some() {
             return self.distrust(shard, ctx);
         }
-        crate::violation::ensure(
-            state.canonical() == ctx.ledger.state(shard).canonical(),
-            "rebuild = owner",
-            || format!("shard {shard}: a restore ({found:?}) gives {:?}", state.canonical()),
-        );
+        ensure(state.canonical() == ctx.ledger.state(shard).canonical(), "rebuild = owner", || {
+            format!("shard {shard}: a restore ({found:?}) gives {:?}", state.canonical())
+        });
         ctx.count(match found {
             Found::Store => "stores used",
             Found::LogAlone => "logs restored",
@@ -374,7 +377,10 @@ impl Worker {
         });
         let incarnation = ctx.dice.bits();
         slot.committed = state.watermark();
-        let (spec, limits) = (&ctx.scenario.job, ctx.scenario.limits);
+        let (spec, mut limits) = (&ctx.scenario.job, ctx.scenario.limits);
+        if ctx.is_mutated(Mutation::CommitsAreUnbounded) {
+            limits.commit_bytes = usize::MAX;
+        }
         let taken = ShardMachine::take_over(shard, spec, limits, state, incarnation, slot.assignment);
         let Some(mut machine) = taken else { return self.stand_down(shard, ctx) };
         if let Some(announced) = &self.announced {
@@ -385,6 +391,7 @@ impl Worker {
             machine,
             epoch,
             pacer: CommitPacer::new(ctx.scenario.pace, Tick(ctx.now)),
+            begun: None,
             inbox: VecDeque::new(),
             applied: BTreeMap::new(),
             committing: None,
@@ -468,8 +475,10 @@ impl Worker {
                 *credits.entry(link).or_default() += cost;
                 continue;
             }
-            if ctx.mutation == Some(Mutation::GapsAreCovered) {
-                cover_gap(&owning.machine, &mut frame);
+            match ctx.mutation {
+                Some(Mutation::GapsAreCovered) => cover_gap(&owning.machine, &mut frame),
+                Some(Mutation::KnownRecordsAreTakenAgain) => renew(&owning.machine, &mut frame),
+                _ => {}
             }
             let applied = owning.machine.apply(&frame);
             ctx.note(|| {
@@ -492,7 +501,9 @@ impl Worker {
                     ctx.count(if nack.payloads { "payloads asked for" } else { "gaps refused" });
                     *credits.entry(link).or_default() += cost;
                     // As of the refusal: what comes behind it in the inbox may cover more.
-                    nacks.push((link, nack, want_of(&owning.machine, slot.assignment, nack)));
+                    let mut want = want_of(&owning.machine, slot.assignment, nack);
+                    want.payloads &= !ctx.is_mutated(Mutation::LackingPayloadsAreNotAskedFor);
+                    nacks.push((link, nack, want));
                 }
             }
         }
@@ -507,7 +518,9 @@ impl Worker {
             () => Urgency::Nothing,
         };
         let never = urgency == Urgency::Moved && ctx.is_mutated(Mutation::NoHeartbeat);
-        let due = !never && owning.pacer.due(urgency).is_some_and(|due| due.0 <= ctx.now);
+        let paced = owning.pacer.due(urgency).is_some_and(|due| due.0 <= ctx.now);
+        let hurries = ctx.is_mutated(Mutation::CommitsAreNotPaced) && !machine.is_committing();
+        let due = !never && (paced || (hurries && urgency != Urgency::Nothing));
         let empty = urgency == Urgency::Nothing && !machine.is_committing();
         for (link, bytes) in credits {
             self.credit(link, bytes, ctx);
@@ -539,6 +552,12 @@ impl Worker {
         let Phase::Owning(owning) = &mut slot.phase else { return };
         let Some(commit) = owning.machine.plan() else { return };
         owning.pacer.begin(Tick(ctx.now));
+        let least = ctx.scenario.pace.min_interval.min(ctx.scenario.pace.commit_interval);
+        let rests = slot.releasing || owning.begun.is_none_or(|begun| ctx.now >= begun + least);
+        ensure(rests, "I7: commits are paced", || {
+            format!("shard {shard}, less than {least} ms after the last")
+        });
+        owning.begun = Some(ctx.now);
         let attempt = ctx.number();
         slot.attempt = attempt;
         let owner = owning.machine.state().canonical();
@@ -706,6 +725,15 @@ fn cover_gap(machine: &ShardMachine, frame: &mut ShardFrame) {
         let gap = (frame.from.0 - next.0) as u32;
         frame.rows.offsets.iter_mut().for_each(|delta| *delta += gap);
         frame.rows.rejects.iter_mut().for_each(|reject| reject.offset_delta += gap);
+        frame.from = next;
+    }
+}
+
+/// Moves a frame that was covered behind what was covered.
+fn renew(machine: &ShardMachine, frame: &mut ShardFrame) {
+    let next = machine.input(frame.partition).next;
+    if frame.from < next && !frame.rows.is_empty() {
+        frame.to = Offset(next.0 + (frame.to.0 - frame.from.0));
         frame.from = next;
     }
 }
