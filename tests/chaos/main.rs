@@ -143,9 +143,13 @@ fn chaos(args: &Args, network: Option<Network>) -> Result<ExitCode> {
         run.system.surprises,
         folder.display()
     );
+    let good = standing.missing.is_none() && lost + duplicated + wrong == 0;
+    if !good {
+        run.keep_broker();
+    }
+    // The last line.
     println!(
         "chaos: faults={faults} records={records} windows={windows} lost={lost} duplicated={duplicated} wrong={wrong}"
     );
-    let good = standing.missing.is_none() && lost + duplicated + wrong == 0;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

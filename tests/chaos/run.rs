@@ -229,6 +229,11 @@ impl Run {
         }
     }
 
+    /// What a run that went wrong leaves behind to be looked at.
+    pub fn keep_broker(&mut self) {
+        println!("data and log of the broker are in {}", self.broker.keep().display());
+    }
+
     /// Compares with the batch answer.
     pub fn verify(&self, watermark: Option<i64>) -> Result<Verdict> {
         let mut command = Command::new(beside_this_program("tidegate")?);

@@ -141,6 +141,12 @@ impl ApacheKafka {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
+    /// Its data and log outlive it; gives the folder.
+    pub fn keep(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
+    }
+
     /// Asks the broker to shut down and waits until it has; may take some seconds.
     pub fn stop(&mut self) -> Result<()> {
         self.end("TERM")
