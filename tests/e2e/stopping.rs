@@ -43,10 +43,12 @@ fn halt_under_load(broker: &ApacheKafka, services: &mut Services, topic: &str) -
             services.terminate(name);
         }
         let begun = Instant::now();
-        for (name, expected) in NAMES.into_iter().zip([0, 0, 1]) {
+        for name in NAMES {
             let code = services.ended(name);
             let log = services.log(name);
-            assert_eq!(code, Some(expected), "{name}: {log}");
+            // A commit that the halt has met is not given up: its worker leaves without it, and says so.
+            let waited = name == "window-worker" && log.contains("tasks did not drain in time");
+            assert_eq!(code, Some(i32::from(waited)), "{name}: {log}");
             assert!(begun.elapsed() < DRAIN + SLACK, "{name} took {:?}: {log}", begun.elapsed());
         }
         broker.resume().unwrap();
