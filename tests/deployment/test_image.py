@@ -10,16 +10,20 @@ import pytest
 
 from conftest import PROGRAMS, ROOT, TOOLS, run
 
-# Of the whole image, uncompressed.
-LIMIT = 60_000_000
+# Of the whole image, uncompressed. Where there are no release programs those of the development profile stand in for them: with
+# their assertions they are a sixth larger (63.3 against 54.9 MB on 2026-11-25).
+LIMIT = {"release": 60_000_000, "debug": 70_000_000}
+
+
+def programs():
+    release = PROGRAMS.parent / "release"
+    return release if (release / "window-worker").exists() else PROGRAMS
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("image") / "root"
-    release = PROGRAMS.parent / "release"
-    programs = release if (release / "window-worker").exists() else PROGRAMS
-    run(ROOT / "docker/rootfs.sh", programs, folder, cwd=ROOT)
+    run(ROOT / "docker/rootfs.sh", programs(), folder, cwd=ROOT)
     yield folder
     shutil.rmtree(folder)
 
@@ -58,4 +62,4 @@ def test_there_is_nothing_else_in_it_and_its_volume_is_its_users(root):
 def test_it_is_small(root):
     total = sum(path.stat().st_size for path in pathlib.Path(root).rglob("*") if path.is_file())
     print(f"{total / 1e6:.1f} MB")
-    assert total <= LIMIT, f"{total / 1e6:.1f} MB"
+    assert total <= LIMIT[programs().name], f"{total / 1e6:.1f} MB"
