@@ -7,7 +7,8 @@ use tidegate_core::{
     entry::{EntryKey, Input},
     frame::{Frame, Rows, SessionId},
     job::{
-        AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec,
+        AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
     },
     shard::ShardState,
     time::{EventTime, Offset, Partition, Shard, Span},
@@ -104,7 +105,7 @@ fn job() -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) }),
         allowed_lateness: Span(0),
         columns: Vec::new(),
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],

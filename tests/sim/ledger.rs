@@ -196,7 +196,7 @@ impl Ledger {
         };
         ensure(legitimate, "I4: a late record has missed only windows that are over", seen);
         let named = letter.missed.is_some_and(|(start, end)| {
-            ends.contains(&end) && ends.contains(&start.plus(job.window.size)) && start < end
+            ends.contains(&end) && ends.contains(&start.plus(job.operator.reach())) && start < end
         });
         ensure(named, "I4: the windows missed are named", seen);
     }
@@ -323,7 +323,7 @@ impl Ledger {
             // Where a silence was taken for the end, the watermark was raised beyond records yet to come, and no longer tells a
             // successor of theirs.
             OnQuiet::Finish if self.scenario.exact || self.scenario.backlog => {
-                largest.map(|largest| largest.plus(job.window.size))
+                largest.map(|largest| largest.plus(job.operator.reach()))
             }
             _ => largest.map(|largest| largest.minus(job.watermark.strategy.most_delay())),
         }
@@ -389,5 +389,5 @@ fn next(state: &ShardState, partition: Partition) -> Offset {
 /// Whether the letter says that its record is missing in the window that ends at `end`.
 fn misses(job: &JobSpec, letter: &DeadLetter, end: EventTime) -> bool {
     letter.reason == Reason::LatePartial
-        && letter.missed.is_some_and(|(start, last)| start.plus(job.window.size) <= end && end <= last)
+        && letter.missed.is_some_and(|(start, last)| start.plus(job.operator.reach()) <= end && end <= last)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tidegate_core::{
     aggregate::Value,
-    job::{AggregateFn, JobSpec},
+    job::{AggregateFn, JobSpec, OperatorSpec},
     time::EventTime,
 };
 
@@ -33,7 +33,8 @@ pub fn batch<'a>(
 
 /// Ends of the windows `[k·step + offset, k·step + offset + size)` that hold `time`.
 pub fn window_ends(job: &JobSpec, time: i64) -> Vec<EventTime> {
-    let (size, step, offset) = (job.window.size.0, job.window.step.0, job.window.offset.0);
+    let OperatorSpec::Windows(window) = job.operator;
+    let (size, step, offset) = (window.size.0, window.step.0, window.offset.0);
     let mut k = (time - offset - size) / step - 2;
     let mut ends = Vec::new();
     while k * step + offset <= time {

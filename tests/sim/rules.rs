@@ -74,7 +74,7 @@ use crate::{
 use tidegate_core::{
     block::Block,
     credit::Terms,
-    job::{OnQuiet, WatermarkStrategy},
+    job::{OnQuiet, OperatorSpec, WatermarkStrategy, WindowSpec},
     shard::{RestoreError, ShardState},
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -494,7 +494,7 @@ fn a_seed_replays_exactly() {
 #[test]
 fn the_oracle_is_right_by_hand() {
     let mut job = (*Scenario::plain().job).clone();
-    (job.window.size, job.window.step, job.window.offset) = (Span(20), Span(10), Span(3));
+    job.operator = OperatorSpec::Windows(WindowSpec { size: Span(20), step: Span(10), offset: Span(3) });
     let ends = |time| crate::oracle::window_ends(&job, time);
     assert_eq!(ends(0), [EventTime(3), EventTime(13)], "[-17, 3) and [-7, 13)");
     assert_eq!(ends(3), [EventTime(13), EventTime(23)], "half-open");

@@ -7,8 +7,8 @@ use tidegate_core::{
     coordinator::WatermarkConfig,
     credit::Terms,
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, PerMillion, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion,
+        WatermarkSpec, WatermarkStrategy, WindowSpec,
     },
     pacing::Pace,
     shard::Limits,
@@ -207,7 +207,7 @@ impl Scenario {
                 on_future: OnFuture::DeadLetter,
                 reanchor_after: None,
             },
-            window: WindowSpec { size: Span(200), step: Span(100), offset: Span(0) },
+            operator: OperatorSpec::Windows(WindowSpec { size: Span(200), step: Span(100), offset: Span(0) }),
             allowed_lateness: Span(0),
             columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
             aggregates: vec![AggregateSpec {
@@ -295,7 +295,11 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: dice.chance(300).then_some(3),
         },
-        window: WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)) },
+        operator: OperatorSpec::Windows(WindowSpec {
+            size: Span(size),
+            step: Span(step),
+            offset: Span(dice.signed(-50, 50)),
+        }),
         allowed_lateness: Span(*dice.pick(&[0, 0, 30, 400])),
         columns,
         aggregates,

@@ -12,7 +12,6 @@ use tidegate_core::{
     runs::{ChunkId, Chunks, Compacted, Compaction, Part, Unreadable},
     shard::{ShardState, Spilled},
     time::Offset,
-    window::Grid,
 };
 
 use crate::changelog::JOB;
@@ -88,9 +87,8 @@ impl LocalStore {
             }
         }
         if let Some(purged) = block.scalars.purged {
-            let grid = Grid::new(&job.window);
-            purged_ranges(&grid, purged).iter().for_each(|range| self.purge(range));
-            let bound = purged_chunks(&grid, purged);
+            purged_ranges(&job.operator, purged).iter().for_each(|range| self.purge(range));
+            let bound = purged_chunks(&job.operator, purged);
             self.chunks.all().retain(|id, _| id.to_bytes().as_slice() >= bound.as_slice());
         }
         self.head = head_of(block);

@@ -197,7 +197,7 @@ fn generate_log(partition: Partition, scenario: &Scenario, dice: &mut Dice) -> L
             if tied { stable as i64 } else { base + pace * appended as i64 + items.len() as i64 * 7 };
         let mut time = middle + dice.signed(-delay / 2, delay / 2);
         if !scenario.exact && dice.chance(80) {
-            time -= dice.signed(0, 4 * delay + 2 * scenario.job.window.size.0);
+            time -= dice.signed(0, 4 * delay + 2 * scenario.job.operator.reach().0);
         } else if !scenario.exact && dice.chance(10) {
             time += dice.signed(0, 3_000);
         } else if !tied && largest > i64::MIN {

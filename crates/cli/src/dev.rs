@@ -258,7 +258,7 @@ impl Run {
         let last_event = status.partitions.iter().filter_map(|partition| partition.max_event_time_ms).max();
         let finished = match (self.job.core.watermark.on_quiet, last_event) {
             (OnQuiet::Finish, Some(last)) => watermark.is_some_and(|watermark| {
-                watermark >= last.saturating_add(self.job.core.window.size.millis())
+                watermark >= last.saturating_add(self.job.core.operator.reach().millis())
             }),
             _ => true,
         };

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use tidegate_core::job::{AggregateFn, OnFuture};
+use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec};
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
@@ -350,7 +350,7 @@ fn check_late(
 }
 
 fn window_ends(job: &Job, time: i64) -> Vec<i64> {
-    let spec = &job.core.window;
+    let OperatorSpec::Windows(spec) = &job.core.operator;
     let (size, step, offset) = (spec.size.millis(), spec.step.millis(), spec.offset.millis());
     let last_start = (time - offset).div_euclid(step) * step + offset;
     let mut ends: Vec<i64> = (0..)
@@ -455,7 +455,7 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
 
 fn check_result(job: &Job, window: &Window, expected: &Accumulators, result: &Value, verdict: &mut Verdict) {
     let start = result.get("window_start").and_then(Value::as_i64);
-    if start != Some(window.1 - job.core.window.size.millis()) {
+    if start != Some(window.1 - job.core.operator.reach().millis()) {
         verdict.differ(Difference::Wrong, format_args!("{window:?} starts at {start:?}"));
     }
     for aggregate in &job.core.aggregates {

@@ -218,9 +218,7 @@ async fn record_answer(
     let letter = topics.dead_letter(&job.source.topic, &job.dead_letter.topic, shard, place).await?;
     let results = match (&found, shard) {
         (Found::Taken { time, key }, Some(shard)) => {
-            let grid = tidegate_core::window::Grid::new(&job.core.window);
-            let ends = grid.ends_of(tidegate_core::time::EventTime(*time));
-            let starts: Vec<_> = ends.map(|end| grid.start_of(end).millis()).collect();
+            let starts: Vec<_> = record::windows(&job, *time).map(|(start, _)| start.millis()).collect();
             topics.results(&job.sink.topic, shard, key, &starts).await?
         }
         _ => Vec::new(),

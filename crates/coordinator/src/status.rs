@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_core::assignment::{AssignmentMachine, Owners, Presence, ShardState};
 use tidegate_core::coordinator::{SourceState, WatermarkMachine};
-use tidegate_core::job::OnQuiet;
+use tidegate_core::job::{OnQuiet, OperatorSpec};
 use tidegate_core::time::{EventTime, Partition, Shard, Span, Tick};
 use tidegate_job::Job;
 use tidegate_proto::v1;
@@ -43,14 +43,15 @@ pub(crate) const fn worker_state(presence: Presence) -> &'static str {
 pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
     let millis = |span: Span| u64::try_from(span.millis()).unwrap_or_default();
     let core = &job.core;
+    let OperatorSpec::Windows(window) = core.operator;
     v1::JobFacts {
         source_topic: job.source.topic.clone(),
         sink_topic: job.sink.topic.clone(),
         dead_letter_topic: job.dead_letter.topic.clone(),
         shards: core.shards,
-        window_size_ms: millis(core.window.size),
-        window_step_ms: millis(core.window.step),
-        window_offset_ms: core.window.offset.millis(),
+        window_size_ms: millis(window.size),
+        window_step_ms: millis(window.step),
+        window_offset_ms: window.offset.millis(),
         allowed_lateness_ms: millis(core.allowed_lateness),
         idle_timeout_ms: millis(core.watermark.idle_timeout),
         on_quiet: match core.watermark.on_quiet {

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use tidegate_core::{
     aggregate::Layout,
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
-        WindowSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
     },
     slices::Slices,
     time::{EventTime, Span},
@@ -53,7 +53,11 @@ fn job() -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec {
+            size: Span(10_000),
+            step: Span(10_000),
+            offset: Span(0),
+        }),
         allowed_lateness: Span(5_000),
         columns: vec![ColumnSpec { pointer: "/amount".to_owned(), scale: 2 }],
         aggregates: vec![

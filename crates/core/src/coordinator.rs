@@ -66,7 +66,7 @@ impl WatermarkConfig {
         Self {
             on_quiet: job.watermark.on_quiet,
             delay: job.watermark.strategy.most_delay(),
-            window: job.window.size,
+            window: job.operator.reach(),
             max_drift: None,
             report_interval_ms: 300,
             coalesce_ms: 10,

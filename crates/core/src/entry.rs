@@ -12,8 +12,8 @@
 
 use crate::{
     aggregate::{put_varint, take_varint},
+    job::OperatorSpec,
     time::{EventTime, Offset, Partition, Watermark},
-    window::Grid,
 };
 
 const POSITION: u8 = 0;
@@ -85,16 +85,17 @@ pub(crate) fn ordered(time: EventTime) -> [u8; 8] {
 
 /// The key ranges, start inclusive and end exclusive, that hold only windows that ended at or before `purged`.
 #[must_use]
-pub fn purged_ranges(grid: &Grid, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 3] {
+pub fn purged_ranges(operator: &OperatorSpec, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 3] {
+    let live = operator.first_live_slice(purged);
     let bound = |kind: u8, time: EventTime| {
         let mut key = vec![kind];
         key.extend_from_slice(&ordered(time));
         key
     };
     [
-        (vec![ROW], bound(ROW, grid.first_live_slice(purged))),
+        (vec![ROW], bound(ROW, live)),
         (vec![REVISION], bound(REVISION, EventTime(purged.0.saturating_add(1)))),
-        (vec![INDEX], bound(INDEX, grid.first_live_slice(purged))),
+        (vec![INDEX], bound(INDEX, live)),
     ]
 }
 
@@ -106,8 +107,8 @@ pub fn all_rows() -> (Vec<u8>, Vec<u8>) {
 
 /// Chunks whose names are below this are of windows that ended at or before `purged` ([`crate::runs::ChunkId::to_bytes`]).
 #[must_use]
-pub fn purged_chunks(grid: &Grid, purged: EventTime) -> [u8; 8] {
-    ordered(grid.first_live_slice(purged))
+pub fn purged_chunks(operator: &OperatorSpec, purged: EventTime) -> [u8; 8] {
+    ordered(operator.first_live_slice(purged))
 }
 
 /// What a shard has covered of one partition.
@@ -179,7 +180,7 @@ pub(crate) fn take_watermark(bytes: &mut &[u8]) -> Option<Watermark> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{job::WindowSpec, time::Span};
+    use crate::{job::WindowSpec, time::Span, window::Grid};
     use proptest::prelude::*;
 
     fn bytes(key: EntryKey<'_>) -> Vec<u8> {
@@ -216,7 +217,7 @@ mod tests {
             let spec = WindowSpec { size: Span(step + extra), step: Span(step), offset: Span(3) };
             let grid = Grid::new(&spec);
             let slice = grid.slice_of(EventTime(time));
-            let [rows, revisions, parts] = purged_ranges(&grid, EventTime(purged));
+            let [rows, revisions, parts] = purged_ranges(&OperatorSpec::Windows(spec), EventTime(purged));
             let inside = |range: &(Vec<u8>, Vec<u8>), key: &[u8]| range.0.as_slice() <= key && key < range.1.as_slice();
             prop_assert_eq!(inside(&rows, &bytes(EntryKey::Row(slice, b"k"))), grid.last_end(slice) <= EventTime(purged));
             prop_assert_eq!(inside(&parts, &bytes(EntryKey::Index(slice, 1))), grid.last_end(slice) <= EventTime(purged));

@@ -1,6 +1,9 @@
 //! What a job computes, as checked values. The job file's text lives in `tidegate-job`; this is what the state machines see.
 
-use crate::time::Span;
+use crate::{
+    time::{EventTime, Span},
+    window::Grid,
+};
 
 /// How far behind the largest event time the watermark of a partition is (spec T4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,37 @@ pub enum OnQuiet {
     Finish,
 }
 
+/// What becomes of the records of a group key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorSpec {
+    /// Aggregates over windows of fixed size.
+    Windows(WindowSpec),
+}
+
+impl OperatorSpec {
+    /// How long after the last record the last window ends that it can be in.
+    #[must_use]
+    pub const fn reach(&self) -> Span {
+        match self {
+            Self::Windows(windows) => windows.size,
+        }
+    }
+
+    /// The grid of windows of fixed size.
+    #[must_use]
+    pub fn grid(&self) -> Option<Grid> {
+        match self {
+            Self::Windows(windows) => Some(Grid::new(windows)),
+        }
+    }
+
+    /// Slices that start before this are gone, once the windows are that ended at or before `purged`.
+    #[must_use]
+    pub fn first_live_slice(&self, purged: EventTime) -> EventTime {
+        self.grid().map_or(EventTime(i64::MIN), |grid| grid.first_live_slice(purged))
+    }
+}
+
 /// Fixed-size windows `[k·step + offset, k·step + offset + size)`; tumbling when `step == size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpec {
@@ -143,8 +177,8 @@ pub struct JobSpec {
     pub shards: u32,
     /// The watermark of each partition.
     pub watermark: WatermarkSpec,
-    /// The windows.
-    pub window: WindowSpec,
+    /// What becomes of the records of a group key.
+    pub operator: OperatorSpec,
     /// How long after its end a window still takes late records.
     pub allowed_lateness: Span,
     /// The inputs of the aggregates, without repetition.

@@ -22,6 +22,7 @@ use std::{
 
 pub use commit::{Commit, Committed, Pane, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
+use state::Operator;
 pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     job::JobSpec,
     runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
+    window::Grid,
 };
 
 /// Bounds on what a commit may hold.
@@ -318,6 +320,12 @@ impl ShardMachine {
 
     /// Applies the rows from offset delta `skip` on; the offset delta of the first row that lacks the payload it needs is the error.
     fn apply_rows(&mut self, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
+        match self.state.operator {
+            Operator::Windows(grid) => self.apply_to_windows(grid, frame, skip),
+        }
+    }
+
+    fn apply_to_windows(&mut self, grid: Grid, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
         let rows = &frame.rows;
         let first = rows.offsets.partition_point(|delta| *delta < skip);
         let mut nulls: Vec<std::iter::Peekable<_>> = rows
@@ -335,7 +343,7 @@ impl ShardMachine {
             let key = rows.keys.get(key_start..key_end).unwrap_or_default();
             key_start = key_end;
             if time < self.on_time_from {
-                match self.judge_late(frame, row, time, key) {
+                match self.judge_late(grid, frame, row, time, key) {
                     Late::Applies => {}
                     Late::DeadLettered => {
                         for nulls in &mut nulls {
@@ -350,7 +358,7 @@ impl ShardMachine {
                 }
             }
             let layout = &self.state.layout;
-            let slice = self.state.slices.slice_mut(self.state.grid.slice_of(time));
+            let slice = self.state.slices.slice_mut(grid.slice_of(time));
             let (words, newly_dirty) = slice.row_mut(layout, key);
             layout.add_record(words);
             for (column, (input, nulls)) in rows.columns.iter().zip(&mut nulls).enumerate() {
@@ -371,8 +379,14 @@ impl ShardMachine {
     }
 
     /// A record older than some closed window: which of its windows still take it?
-    fn judge_late(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
-        let grid = self.state.grid;
+    fn judge_late(
+        &mut self,
+        grid: Grid,
+        frame: &ShardFrame,
+        row: usize,
+        time: EventTime,
+        key: &[u8],
+    ) -> Late {
         let gone = |end: EventTime| self.state.purged.is_some_and(|purged| end <= purged);
         let mut missed = grid.ends_of(time).take_while(|end| gone(*end));
         if let Some(first_missed) = missed.next() {
@@ -399,7 +413,7 @@ impl ShardMachine {
             .filter(|end| Some(*end) <= self.state.watermark && self.state.purged < Some(*end))
             .collect();
         for end in closed {
-            self.touch_late(end, key);
+            self.touch_late(grid, end, key);
         }
         Late::Applies
     }
@@ -467,7 +481,9 @@ impl ShardMachine {
 
     fn set_on_time(&mut self) {
         if let Some(watermark) = self.state.watermark {
-            self.on_time_from = self.state.grid.last_closed_end(watermark);
+            self.on_time_from = match self.state.operator {
+                Operator::Windows(grid) => grid.last_closed_end(watermark),
+            };
         }
     }
 }

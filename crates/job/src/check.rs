@@ -42,14 +42,14 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
     let absent = StateSection::default();
     let (shards, state) = checker.state(file.state.as_ref().unwrap_or(&absent));
 
-    let (window, columns, aggregates) = computed?;
+    let (operator, columns, aggregates) = computed?;
     Some(Job {
         name: file.name.clone(),
         source: source?,
         core: JobSpec {
             shards: shards?,
             watermark: watermark?,
-            window,
+            operator,
             allowed_lateness: allowed_lateness?,
             columns,
             aggregates,

@@ -6,7 +6,7 @@
 
 use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
 use std::fmt::Write;
-use tidegate_core::job::AggregateFn;
+use tidegate_core::job::{AggregateFn, OperatorSpec};
 
 /// Changes only together with what older job records are compared to.
 const VERSION: &str = "tidegate job fingerprint: 1";
@@ -64,10 +64,13 @@ impl Job {
                 },
             );
         }
-        let window = self.core.window;
-        line("window.size_ms", window.size.millis().to_string());
-        line("window.step_ms", window.step.millis().to_string());
-        line("window.offset_ms", window.offset.millis().to_string());
+        match &self.core.operator {
+            OperatorSpec::Windows(window) => {
+                line("window.size_ms", window.size.millis().to_string());
+                line("window.step_ms", window.step.millis().to_string());
+                line("window.offset_ms", window.offset.millis().to_string());
+            }
+        }
         for (index, column) in self.core.columns.iter().enumerate() {
             line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));
         }

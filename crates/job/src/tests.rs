@@ -12,8 +12,8 @@ use crate::{
 use crate::{duration_text, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
-    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, PerMillion, WatermarkSpec,
-    WatermarkStrategy, WindowSpec,
+    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion,
+    WatermarkSpec, WatermarkStrategy, WindowSpec,
 };
 use tidegate_core::time::{Shard, Span};
 
@@ -82,7 +82,11 @@ fn the_clicks_job_has_every_value_of_its_file() {
                 on_future: OnFuture::DeadLetter,
                 reanchor_after: Some(3),
             },
-            window: WindowSpec { size: Span(10_000), step: Span(10_000), offset: Span::ZERO },
+            operator: OperatorSpec::Windows(WindowSpec {
+                size: Span(10_000),
+                step: Span(10_000),
+                offset: Span::ZERO,
+            }),
             allowed_lateness: Span(5_000),
             columns: vec![column("/amount", 6)],
             aggregates: vec![
@@ -103,10 +107,13 @@ fn the_clicks_job_has_every_value_of_its_file() {
 fn the_flights_jobs_have_the_windows_of_their_files() {
     let (tumbling, hopping) = (job(TUMBLING), job(HOPPING));
     let hour = 3_600_000;
-    assert_eq!(tumbling.core.window, WindowSpec { size: Span(hour), step: Span(hour), offset: Span::ZERO });
     assert_eq!(
-        hopping.core.window,
-        WindowSpec { size: Span(6 * hour), step: Span(hour), offset: Span::ZERO }
+        tumbling.core.operator,
+        OperatorSpec::Windows(WindowSpec { size: Span(hour), step: Span(hour), offset: Span::ZERO })
+    );
+    assert_eq!(
+        hopping.core.operator,
+        OperatorSpec::Windows(WindowSpec { size: Span(6 * hour), step: Span(hour), offset: Span::ZERO })
     );
     assert_eq!(tumbling.core.watermark.on_quiet, OnQuiet::Finish);
     assert_eq!(tumbling.core.watermark.strategy, WatermarkStrategy::Bounded { delay: Span(24 * hour) });
@@ -196,7 +203,8 @@ fn the_future_is_bounded_unless_it_is_accepted() {
 #[test]
 fn an_offset_shifts_the_windows() {
     let job = job(&least_with("tumbling: { size: 10s }", "hopping: { size: 1d, step: 6h, offset: 2h }"));
-    assert_eq!(job.core.window.offset, Span(7_200_000));
+    let OperatorSpec::Windows(window) = job.core.operator;
+    assert_eq!(window.offset, Span(7_200_000));
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Actor {
     }
 
     fn new_cache(&self) -> ShardCache {
-        ShardCache::new(self.ground.stores.clone(), self.shard, self.ground.job_id, self.ground.grid)
+        ShardCache::new(self.ground.stores.clone(), self.shard, self.ground.job_id, self.ground.operator)
     }
 
     fn take_over(&self, state: ShardState) -> Option<ShardMachine> {

@@ -17,10 +17,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tidegate_core::{
     block::{Block, Change, JobId},
     entry::{EntryKey, all_rows},
+    job::OperatorSpec,
     runs::{ChunkId, Chunks, Compacted, Compaction, Part},
     shard::{ShardState, Spilled},
     time::{Offset, Shard, Tick},
-    window::Grid,
 };
 use tidegate_store::{Changes, SledChunks, SledShard, Stores};
 use tokio::sync::oneshot;
@@ -45,7 +45,7 @@ pub(crate) struct ShardCache {
     shard: Shard,
     stores: Stores,
     job: JobId,
-    grid: Grid,
+    operator: OperatorSpec,
     state: State,
     /// Bytes of rows that may wait.
     share: usize,
@@ -90,15 +90,15 @@ impl Chunks for StoredChunks {
 
 impl ShardCache {
     /// The cache of `shard`; opened when the shard is restored.
-    pub(crate) fn new(stores: Stores, shard: Shard, job: JobId, grid: Grid) -> Self {
+    pub(crate) fn new(stores: Stores, shard: Shard, job: JobId, operator: OperatorSpec) -> Self {
         Self {
             shard,
             stores,
             job,
-            grid,
+            operator,
             state: State::Off,
             share: usize::MAX,
-            rows: Pending::new(job, grid),
+            rows: Pending::new(job, operator),
             written: Tick(0),
             behind: None,
             run: None,
@@ -225,14 +225,14 @@ impl ShardCache {
             self.index.insert(index_key(&part), None);
             self.obsolete.extend(part.ids());
         }
-        let mut changes = changes_at(block, offset, self.job, &self.grid);
+        let mut changes = changes_at(block, offset, self.job, &self.operator);
         changes.purge_below.push(all_rows());
         add_small(&mut changes, &spilled.small);
         run.changes = Some(match run.changes.take() {
             None => changes,
             Some(older) => join(older, changes),
         });
-        run.purged = block.scalars.purged.map(|purged| (self.grid, purged));
+        run.purged = block.scalars.purged.map(|purged| (self.operator, purged));
     }
 
     /// Hands over what is due: a run at once, rows when the writer has rested.
@@ -301,7 +301,7 @@ impl ShardCache {
         let mut changes = self.rows.take().into_changes()?;
         self.add_index(&mut changes);
         let obsolete = std::mem::take(&mut self.obsolete);
-        let purged = purged.map(|purged| (self.grid, purged));
+        let purged = purged.map(|purged| (self.operator, purged));
         Some(Write { chunks: Vec::new(), changes: Some(changes), obsolete, purged })
     }
 
@@ -377,7 +377,7 @@ impl ShardCache {
             return;
         }
         self.rows.clear();
-        let mut changes = changes_at(last, offset, self.job, &self.grid);
+        let mut changes = changes_at(last, offset, self.job, &self.operator);
         changes.purge_below.push(all_rows());
         add_small(&mut changes, &state.small_entries());
         let mut obsolete = Vec::new();

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{block::JobId, pacing::Pace, window::Grid};
+use tidegate_core::{block::JobId, job::OperatorSpec, pacing::Pace};
 use tidegate_job::Job;
 use tidegate_kafka::{Admin, KafkaConfig, TransactionOptions};
 use tidegate_runtime::{backoff::Backoff, clock::Clock};
@@ -29,7 +29,7 @@ const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
 pub(crate) struct Ground {
     pub(crate) job: Arc<Job>,
     pub(crate) job_id: JobId,
-    pub(crate) grid: Grid,
+    pub(crate) operator: OperatorSpec,
     pub(crate) pace: Pace,
     pub(crate) clock: Clock,
     pub(crate) kafka: KafkaConfig,
@@ -65,7 +65,7 @@ impl Ground {
         let max_message_bytes = u32::try_from(renderer.message_bytes).unwrap_or(u32::MAX);
         let commit_interval = u64::try_from(job.state.commit_interval.millis()).unwrap_or_default();
         Ok(Self {
-            grid: Grid::new(&job.core.window),
+            operator: job.core.operator,
             pace: Pace { commit_interval, ..Pace::default() },
             cache: CacheWriter::start(clock.clone()).map_err(|error| Error::Task(error.to_string()))?,
             transactions: TransactionOptions { max_message_bytes, ..TransactionOptions::default() },

@@ -273,9 +273,9 @@ impl<'a> Owner<'a> {
 
     /// Records before this are in no window any more.
     fn purged_before(&self) -> Option<EventTime> {
-        let (window, lateness) =
-            (&self.actor.ground.job.core.window, self.actor.ground.job.core.allowed_lateness);
-        Some(self.machine.state().watermark()?.minus(window.size).minus(lateness))
+        let (reach, lateness) =
+            (self.actor.ground.job.core.operator.reach(), self.actor.ground.job.core.allowed_lateness);
+        Some(self.machine.state().watermark()?.minus(reach).minus(lateness))
     }
 
     /// Acts on the end of a commit; the reason where serving ends with it.

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_core::time::EventTime;
-use tidegate_core::window::Grid;
 use tidegate_job::Job;
 use tidegate_proto::v1;
 
@@ -103,11 +102,10 @@ fn counted(
         return Vec::new();
     }
     let missed = letter.and_then(|letter| letter.missed_to_ms);
-    let grid = Grid::new(&job.core.window);
-    let ends = grid.ends_of(EventTime(time)).filter(|end| missed.is_none_or(|missed| end.millis() > missed));
+    let counted = windows(job, time).filter(|(_, end)| missed.is_none_or(|missed| end.millis() > missed));
     let open = answer.and_then(|answer| answer.as_ref().ok());
-    ends.map(|end| {
-        let start_ms = grid.start_of(end).millis();
+    let view = |(start, end): (EventTime, EventTime)| {
+        let start_ms = start.millis();
         let now = open.and_then(|open| open.windows.iter().find(|window| window.start_ms == start_ms));
         RecordWindow {
             start_ms,
@@ -115,8 +113,15 @@ fn counted(
             open_records: now.filter(|window| !window.closed).map(|window| window.records),
             results: results.iter().filter(|(start, _)| *start == start_ms).map(|(_, r)| r.clone()).collect(),
         }
-    })
-    .collect()
+    };
+    counted.map(view).collect()
+}
+
+/// Start and end of the windows that a record with this event time belongs to.
+pub(super) fn windows(job: &Job, time: i64) -> impl Iterator<Item = (EventTime, EventTime)> + use<> {
+    let grid = job.core.operator.grid();
+    grid.into_iter()
+        .flat_map(move |grid| grid.ends_of(EventTime(time)).map(move |end| (grid.start_of(end), end)))
 }
 
 fn verdict(

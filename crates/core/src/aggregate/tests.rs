@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
     job::{
-        AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec,
+        AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
     },
     time::Span,
 };
@@ -19,7 +20,7 @@ fn job() -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) }),
         allowed_lateness: Span(0),
         columns: vec![
             ColumnSpec { pointer: "/a".into(), scale: 2 },

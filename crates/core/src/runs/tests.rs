@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
-        WindowSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
     },
     slices::Slices,
     time::Span,
@@ -23,7 +23,7 @@ fn layout() -> Layout {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(10), step: Span(10), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) }),
         allowed_lateness: Span(0),
         columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],

@@ -1,10 +1,11 @@
 //! Closing windows: results in (end, key) order, bounded by the commit, resumed where it stopped.
 
-use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine};
+use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, state::Operator};
 use crate::{
     block::Closing,
     runs::{MergedRow, Unreadable},
     time::{EventTime, Watermark},
+    window::Grid,
 };
 
 impl ShardMachine {
@@ -19,11 +20,17 @@ impl ShardMachine {
 
     /// Emits the windows that ended by W_s until all are out or the next commit is full.
     pub(super) fn close(&mut self) {
+        match self.state.operator {
+            Operator::Windows(grid) => self.close_windows(grid),
+        }
+    }
+
+    fn close_windows(&mut self, grid: Grid) {
         while let Some(closing) = self.state.closing.clone() {
-            let next = self.next_closing_end(closing.done);
+            let next = self.next_closing_end(grid, closing.done);
             match next.filter(|end| Some(*end) <= self.state.watermark) {
                 None => self.end_closing(),
-                Some(end) => match self.emit_window(end, closing.key.as_deref()) {
+                Some(end) => match self.emit_window(grid, end, closing.key.as_deref()) {
                     Err(unreadable) => {
                         self.failed = Some(unreadable);
                         return;
@@ -40,8 +47,7 @@ impl ShardMachine {
     }
 
     /// The first window end after `done` of a window that holds anything.
-    fn next_closing_end(&self, done: Option<EventTime>) -> Option<EventTime> {
-        let grid = self.state.grid;
+    fn next_closing_end(&self, grid: Grid, done: Option<EventTime>) -> Option<EventTime> {
         match done {
             None => self.state.first_slice(EventTime(i64::MIN)).map(|start| grid.first_end(start)),
             Some(done) => self
@@ -63,13 +69,18 @@ impl ShardMachine {
     }
 
     /// Emits the final results of the window that ends at `end`, of group keys after `after`.
-    fn emit_window(&mut self, end: EventTime, after: Option<&[u8]>) -> Result<Emitted, Unreadable> {
+    fn emit_window(
+        &mut self,
+        grid: Grid,
+        end: EventTime,
+        after: Option<&[u8]>,
+    ) -> Result<Emitted, Unreadable> {
         if self.is_full() {
             return Ok(Emitted::Nothing);
         }
         let mut merge = match self.window.take().filter(|(open, _)| *open == end) {
             Some((_, merge)) => merge,
-            None => self.state.window(end, after)?,
+            None => self.state.window(grid, end, after)?,
         };
         let mut row = MergedRow::new(&self.state.layout);
         loop {
@@ -77,7 +88,7 @@ impl ShardMachine {
             if !merge.next(&state.slices, &state.runs, &state.layout, &mut row)? {
                 return Ok(Emitted::All);
             }
-            self.push_result(end, row.key.clone(), &row.words, Pane::Final, 0);
+            self.push_result((grid.start_of(end), end), row.key.clone(), &row.words, Pane::Final, 0);
             if !merge.has_more() {
                 return Ok(Emitted::All);
             }
@@ -90,7 +101,7 @@ impl ShardMachine {
 
     pub(super) fn push_result(
         &mut self,
-        end: EventTime,
+        (start, end): (EventTime, EventTime),
         key: Vec<u8>,
         words: &[u64],
         pane: Pane,
@@ -98,15 +109,14 @@ impl ShardMachine {
     ) {
         let values = self.state.layout.results(words);
         self.out.bytes += key.len() + ENTRY_OVERHEAD + 24 * values.len();
-        let start = self.state.grid.start_of(end);
         self.out.results.push(ResultRow { key, start, end, pane, revision, values });
     }
 
     /// Notes that a late record changes the result of a closed window; call before the record is applied.
-    pub(super) fn touch_late(&mut self, end: EventTime, key: &[u8]) {
+    pub(super) fn touch_late(&mut self, grid: Grid, end: EventTime, key: &[u8]) {
         let known = self.state.revisions.get(&end).is_some_and(|keys| keys.contains_key(key));
         if !known {
-            let emitted = match self.state.is_in_window(end, key) {
+            let emitted = match self.state.is_in_window(grid, end, key) {
                 Ok(emitted) => emitted,
                 Err(unreadable) => {
                     self.failed = Some(unreadable);
@@ -122,9 +132,15 @@ impl ShardMachine {
 
     /// Emits the corrected results of the windows that late records changed, one revision for all changes since the last.
     pub(super) fn emit_late(&mut self) {
+        match self.state.operator {
+            Operator::Windows(grid) => self.emit_late_windows(grid),
+        }
+    }
+
+    fn emit_late_windows(&mut self, grid: Grid) {
         for (end, key) in std::mem::take(&mut self.late_touched) {
             let mut words = vec![0; self.state.layout.stride()];
-            if let Err(unreadable) = self.state.find_in_window(end, &key, &mut words) {
+            if let Err(unreadable) = self.state.find_in_window(grid, end, &key, &mut words) {
                 self.failed = Some(unreadable);
                 return;
             }
@@ -134,7 +150,7 @@ impl ShardMachine {
             let revision = *emitted;
             *emitted += 1;
             self.dirty.revisions.insert((end, key.clone()));
-            self.push_result(end, key, &words, Pane::Late, revision);
+            self.push_result((grid.start_of(end), end), key, &words, Pane::Late, revision);
         }
     }
 }

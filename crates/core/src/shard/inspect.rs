@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ShardMachine, ShardState};
+use super::{ShardMachine, ShardState, state::Operator};
 use crate::{
     aggregate::Value,
     entry::Input,
     runs::Unreadable,
     time::{EventTime, Partition, Watermark},
+    window::Grid,
 };
 
 /// Where a shard stands.
@@ -93,18 +94,34 @@ impl ShardMachine {
     /// # Errors
     /// A chunk of a run that does not read.
     pub fn inspect(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
+        match self.state.operator {
+            Operator::Windows(grid) => self.inspect_windows(grid, key, limit),
+        }
+    }
+
+    fn inspect_windows(
+        &self,
+        grid: Grid,
+        key: &[u8],
+        limit: usize,
+    ) -> Result<(Vec<WindowView>, usize), Unreadable> {
         let rows = self.state.rows_of(key)?;
-        let grid = self.state.grid;
         let ends = rows.keys().flat_map(|slice| grid.ends_of(*slice));
         let ends: BTreeSet<_> =
             ends.filter(|end| self.state.purged.is_none_or(|purged| *end > purged)).collect();
-        let windows = ends.iter().take(limit).map(|end| self.window_of(key, &rows, *end));
+        let windows = ends.iter().take(limit).map(|end| self.window_of(grid, key, &rows, *end));
         Ok((windows.collect(), ends.len()))
     }
 
-    fn window_of(&self, key: &[u8], rows: &BTreeMap<EventTime, Vec<u64>>, end: EventTime) -> WindowView {
+    fn window_of(
+        &self,
+        grid: Grid,
+        key: &[u8],
+        rows: &BTreeMap<EventTime, Vec<u64>>,
+        end: EventTime,
+    ) -> WindowView {
         let state = &self.state;
-        let start = state.grid.start_of(end);
+        let start = grid.start_of(end);
         let mut words = vec![0; state.layout.stride()];
         for row in rows.range(start..end).map(|(_, row)| row) {
             state.layout.merge(&mut words, row);

@@ -12,7 +12,7 @@ use crate::{
     announcement::AssignmentId,
     block::{Block, BlockError, Change, Closing, JobId, Scalars},
     entry::{EntryKey, Input, take_u64},
-    job::JobSpec,
+    job::{JobSpec, OperatorSpec},
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     slices::Slices,
     time::{EventTime, Offset, Partition, Watermark},
@@ -22,10 +22,25 @@ use crate::{
 /// How often the result of each group key has been emitted, by window end: only windows that late records touched.
 pub type Revisions = BTreeMap<EventTime, BTreeMap<Vec<u8>, u32>>;
 
+/// What a shard does with its records.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operator {
+    /// Windows of fixed size over [`Slices`] and [`Runs`].
+    Windows(Grid),
+}
+
+impl Operator {
+    fn new(spec: &OperatorSpec) -> Self {
+        match spec {
+            OperatorSpec::Windows(windows) => Self::Windows(Grid::new(windows)),
+        }
+    }
+}
+
 /// A shard's state as of a commit.
 #[derive(Clone, Debug)]
 pub struct ShardState {
-    pub(super) grid: Grid,
+    pub(super) operator: Operator,
     pub(super) layout: Arc<Layout>,
     pub(super) inputs: Vec<Input>,
     /// The rows since the last run.
@@ -78,7 +93,7 @@ impl ShardState {
     #[must_use]
     pub fn empty(spec: &JobSpec) -> Self {
         Self {
-            grid: Grid::new(&spec.window),
+            operator: Operator::new(&spec.operator),
             layout: Arc::new(Layout::new(spec)),
             inputs: Vec::new(),
             slices: Slices::default(),
@@ -250,8 +265,13 @@ impl ShardState {
     }
 
     /// The rows of the window that ends at `end`, behind `after`, by key.
-    pub(super) fn window(&self, end: EventTime, after: Option<&[u8]>) -> Result<Merge, Unreadable> {
-        let start = self.grid.start_of(end);
+    pub(super) fn window(
+        &self,
+        grid: Grid,
+        end: EventTime,
+        after: Option<&[u8]>,
+    ) -> Result<Merge, Unreadable> {
+        let start = grid.start_of(end);
         let mut merge = Merge::default();
         for place in self.slices.places(start, end) {
             merge.add_memory(place, after, &self.slices);
@@ -265,8 +285,8 @@ impl ShardState {
     }
 
     /// Whether `key` has a row in the window that ends at `end`.
-    pub(super) fn is_in_window(&self, end: EventTime, key: &[u8]) -> Result<bool, Unreadable> {
-        let start = self.grid.start_of(end);
+    pub(super) fn is_in_window(&self, grid: Grid, end: EventTime, key: &[u8]) -> Result<bool, Unreadable> {
+        let start = grid.start_of(end);
         if self.slices.range(start, end).any(|slice| slice.find(key).is_some()) {
             return Ok(true);
         }
@@ -282,11 +302,12 @@ impl ShardState {
     /// Merges the rows of `key` in the window that ends at `end` into `words`.
     pub(super) fn find_in_window(
         &self,
+        grid: Grid,
         end: EventTime,
         key: &[u8],
         words: &mut [u64],
     ) -> Result<(), Unreadable> {
-        let start = self.grid.start_of(end);
+        let start = grid.start_of(end);
         for slice in self.slices.range(start, end) {
             if let Some(row) = slice.find(key) {
                 self.layout.merge(words, slice.words(&self.layout, row));
@@ -380,8 +401,12 @@ impl ShardState {
     /// Forgets what ended at or before `purged`.
     pub(super) fn purge(&mut self, purged: EventTime) {
         self.purged = self.purged.max(Some(purged));
-        self.slices.drop_before(self.grid.first_live_slice(purged));
-        self.runs.drop_before(self.grid.first_live_slice(purged));
+        match self.operator {
+            Operator::Windows(grid) => {
+                self.slices.drop_before(grid.first_live_slice(purged));
+                self.runs.drop_before(grid.first_live_slice(purged));
+            }
+        }
         while self.revisions.first_key_value().is_some_and(|(end, _)| *end <= purged) {
             self.revisions.pop_first();
         }

@@ -9,8 +9,8 @@ use crate::{
     block::{Assembler, Block},
     frame::Column,
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy,
-        WindowSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        WatermarkStrategy, WindowSpec,
     },
 };
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(size), step: Span(step), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec { size: Span(size), step: Span(step), offset: Span(0) }),
         allowed_lateness: Span(lateness),
         columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
         aggregates: vec![

@@ -1,7 +1,7 @@
 //! What the reader of a partition does, call by call.
 
 use super::*;
-use crate::job::{OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec};
+use crate::job::{OnFuture, OnQuiet, OperatorSpec, WatermarkSpec, WatermarkStrategy, WindowSpec};
 use crate::time::Span;
 
 const A: WorkerRef = WorkerRef(1);
@@ -19,7 +19,7 @@ fn job(shards: u32) -> Arc<JobSpec> {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        window: WindowSpec { size: Span(60), step: Span(60), offset: Span(0) },
+        operator: OperatorSpec::Windows(WindowSpec { size: Span(60), step: Span(60), offset: Span(0) }),
         allowed_lateness: Span(0),
         columns: Vec::new(),
         aggregates: Vec::new(),

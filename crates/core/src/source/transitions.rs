@@ -1,7 +1,7 @@
 //! Every sequence of five events of one reader, against a table: idleness is proven, never guessed.
 
 use super::*;
-use crate::job::{OnFuture, OnQuiet, WatermarkSpec, WatermarkStrategy, WindowSpec};
+use crate::job::{OnFuture, OnQuiet, OperatorSpec, WatermarkSpec, WatermarkStrategy, WindowSpec};
 use crate::time::Span;
 
 const WORKER: WorkerRef = WorkerRef(1);
@@ -58,7 +58,7 @@ impl Pair {
                 on_future: OnFuture::DeadLetter,
                 reanchor_after: None,
             },
-            window: WindowSpec { size: Span(60), step: Span(60), offset: Span(0) },
+            operator: OperatorSpec::Windows(WindowSpec { size: Span(60), step: Span(60), offset: Span(0) }),
             allowed_lateness: Span(0),
             columns: Vec::new(),
             aggregates: Vec::new(),

@@ -4,7 +4,7 @@ use super::Checker;
 use crate::file::{AggregateEntry, Function, JobFile, WindowChoice};
 use crate::names;
 use crate::quantity::duration_text;
-use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnSpec, WindowSpec};
+use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnSpec, OperatorSpec, WindowSpec};
 use tidegate_core::time::Span;
 
 const SCALE: u32 = 6;
@@ -14,7 +14,7 @@ impl Checker<'_> {
     pub(super) fn computed(
         &mut self,
         file: &JobFile,
-    ) -> Option<(WindowSpec, Vec<ColumnSpec>, Vec<AggregateSpec>)> {
+    ) -> Option<(OperatorSpec, Vec<ColumnSpec>, Vec<AggregateSpec>)> {
         if file.early.is_some() {
             self.unsupported("early", "early results", "remove `early`");
         }
@@ -45,7 +45,7 @@ impl Checker<'_> {
         Some((window?, columns, aggregates))
     }
 
-    fn window(&mut self, choice: &WindowChoice) -> Option<WindowSpec> {
+    fn window(&mut self, choice: &WindowChoice) -> Option<OperatorSpec> {
         let instead = "use `tumbling` or `hopping`";
         let (kind, size, step, offset) = match choice {
             WindowChoice::Tumbling(section) => ("tumbling", &section.size, None, &section.offset),
@@ -78,7 +78,7 @@ impl Checker<'_> {
             let what = format!("must be less than {}, the distance of two windows", duration_text(step));
             self.refuse(&path("offset"), what, format!("the same grid has `{}`", rest(offset, step)));
         }
-        Some(WindowSpec { size, step, offset })
+        Some(OperatorSpec::Windows(WindowSpec { size, step, offset }))
     }
 
     fn aggregates(&mut self, entries: &[AggregateEntry]) -> Option<(Vec<ColumnSpec>, Vec<AggregateSpec>)> {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use tidegate_core::{
     block::{Block, Change, Entries, JobId},
     entry::{EntryKey, purged_ranges},
+    job::OperatorSpec,
     time::{EventTime, Offset},
-    window::Grid,
 };
 use tidegate_store::{Changes, Identity};
 
@@ -17,7 +17,7 @@ const KEY_OVERHEAD: usize = 100;
 #[derive(Debug)]
 pub(super) struct Pending {
     job: JobId,
-    grid: Grid,
+    operator: OperatorSpec,
     merged: Option<Changes>,
     blocks: Vec<(Block, Option<Offset>)>,
     purged: Option<EventTime>,
@@ -27,8 +27,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) const fn new(job: JobId, grid: Grid) -> Self {
-        Self { job, grid, merged: None, blocks: Vec::new(), purged: None, bytes: 0, merged_bytes: 0 }
+    pub(super) const fn new(job: JobId, operator: OperatorSpec) -> Self {
+        Self { job, operator, merged: None, blocks: Vec::new(), purged: None, bytes: 0, merged_bytes: 0 }
     }
 
     /// Bytes of memory, about.
@@ -54,7 +54,7 @@ impl Pending {
     pub(super) fn take(&mut self) -> Self {
         Self {
             job: self.job,
-            grid: self.grid,
+            operator: self.operator,
             merged: self.merged.take(),
             blocks: std::mem::take(&mut self.blocks),
             purged: self.purged.take(),
@@ -79,7 +79,7 @@ impl Pending {
         let Some(last) = self.blocks.iter().rposition(|(_, offset)| offset.is_some()) else { return };
         let blocks: Vec<_> = self.blocks.drain(..=last).collect();
         self.bytes = self.blocks.iter().map(|(block, _)| block.entries.len() + 256).sum();
-        let Some(newer) = changes_of(&blocks, self.job, &self.grid) else { return };
+        let Some(newer) = changes_of(&blocks, self.job, &self.operator) else { return };
         let merged = match self.merged.take() {
             None => newer,
             Some(older) => join(older, newer),
@@ -91,9 +91,9 @@ impl Pending {
 }
 
 /// What the blocks change, each key once; `None` for no block.
-fn changes_of(blocks: &[(Block, Option<Offset>)], job: JobId, grid: &Grid) -> Option<Changes> {
+fn changes_of(blocks: &[(Block, Option<Offset>)], job: JobId, operator: &OperatorSpec) -> Option<Changes> {
     let (last, offset) = blocks.last()?;
-    let mut changes = changes_at(last, (*offset)?, job, grid);
+    let mut changes = changes_at(last, (*offset)?, job, operator);
     let mut seen = HashSet::new();
     for (block, _) in blocks.iter().rev() {
         let entries: Vec<_> = block.entries.iter().filter_map(Result::ok).collect();
@@ -118,7 +118,7 @@ fn changes_of(blocks: &[(Block, Option<Offset>)], job: JobId, grid: &Grid) -> Op
 }
 
 /// What a block, in the log at `offset`, changes beside entries.
-pub(super) fn changes_at(block: &Block, offset: Offset, job: JobId, grid: &Grid) -> Changes {
+pub(super) fn changes_at(block: &Block, offset: Offset, job: JobId, operator: &OperatorSpec) -> Changes {
     let mut changes = Changes::at(Identity {
         job: job.0,
         incarnation: block.incarnation,
@@ -126,7 +126,7 @@ pub(super) fn changes_at(block: &Block, offset: Offset, job: JobId, grid: &Grid)
         changelog_offset: offset.0,
     });
     if let Some(purged) = block.scalars.purged {
-        changes.purge_below = purged_ranges(grid, purged).to_vec();
+        changes.purge_below = purged_ranges(operator, purged).to_vec();
     }
     changes.meta = head_of(block).chunks(usize::MAX).into_iter().next();
     changes

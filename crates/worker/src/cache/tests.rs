@@ -2,13 +2,14 @@ use super::*;
 use tidegate_core::{
     block::Scalars,
     entry::EntryKey,
-    job::WindowSpec,
+    job::{OperatorSpec, WindowSpec},
     time::{EventTime, Span},
 };
 use tidegate_runtime::clock::Clock;
 use tidegate_store::ShardStore;
 
-const GRID: WindowSpec = WindowSpec { size: Span(10), step: Span(10), offset: Span(0) };
+const OPERATOR: OperatorSpec =
+    OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) });
 
 fn key(slice: i64, key: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -32,7 +33,7 @@ fn block(sequence: u64, purged: Option<i64>, rows: &[(i64, &str, &[u8])]) -> (Bl
 }
 
 fn pending(blocks: Vec<(Block, Option<Offset>)>) -> Pending {
-    let grid = Grid::new(&GRID);
+    let grid = OPERATOR;
     let mut pending = Pending::new(JobId([1; 16]), grid);
     for (block, offset) in blocks {
         pending.push(block, offset);
@@ -92,7 +93,7 @@ fn a_cache_follows_the_log_and_is_found_where_it_was_left() {
     let stores = Stores::open(directory.path(), [1; 16]).unwrap();
     let clock = Clock::start();
     let writer = CacheWriter::start(clock).unwrap();
-    let mut cache = ShardCache::new(stores, Shard(3), JobId([1; 16]), Grid::new(&GRID));
+    let mut cache = ShardCache::new(stores, Shard(3), JobId([1; 16]), OPERATOR);
     assert_eq!(cache.reclaim().unwrap().identity().unwrap(), None);
     let (first, offset) = block(1, None, &[(20, "a", b"1")]);
     cache.committed(first, offset, Tick(0));

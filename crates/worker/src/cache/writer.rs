@@ -11,9 +11,9 @@ use std::{
 
 use tidegate_core::{
     entry::purged_chunks,
+    job::OperatorSpec,
     runs::{ChunkId, Compacted, Compaction, Unreadable},
     time::{EventTime, Tick},
-    window::Grid,
 };
 use tidegate_runtime::clock::Clock;
 use tidegate_store::{Changes, ShardStore, SledShard};
@@ -59,7 +59,7 @@ pub(super) struct Write {
     /// No longer named by any entry.
     pub(super) obsolete: Vec<ChunkId>,
     /// Windows that ended by then are gone.
-    pub(super) purged: Option<(Grid, EventTime)>,
+    pub(super) purged: Option<(OperatorSpec, EventTime)>,
 }
 
 /// The store, unless it failed, and what is in it now.
@@ -151,8 +151,8 @@ impl Write {
         for id in &self.obsolete {
             store.remove_chunk(&id.to_bytes())?;
         }
-        if let Some((grid, purged)) = &self.purged {
-            store.remove_chunks_below(&purged_chunks(grid, *purged))?;
+        if let Some((operator, purged)) = &self.purged {
+            store.remove_chunks_below(&purged_chunks(operator, *purged))?;
         }
         Ok(stored)
     }

@@ -8,7 +8,6 @@ use tidegate_core::{
     entry::EntryKey,
     job::JobSpec,
     time::{EventTime, Span},
-    window::Grid,
 };
 use tidegate_devbroker::DevBroker;
 use tidegate_job::{Job, JobFile};
@@ -91,7 +90,7 @@ impl Rig {
     async fn restore(&self) -> Result<ShardState, Error> {
         let ground = self.ground.clone();
         let restore = move || {
-            let mut cache = ShardCache::new(ground.stores.clone(), SHARD, JOB, ground.grid);
+            let mut cache = ShardCache::new(ground.stores.clone(), SHARD, JOB, ground.operator);
             let state = super::restore(&ground, SHARD, &mut None, &mut cache);
             cache.close(true);
             state
@@ -155,8 +154,11 @@ fn block(incarnation: u64, sequence: u64) -> Block {
     let (mut key, mut value) = (Vec::new(), Vec::new());
     let mut row = vec![0; layout.stride()];
     row[0] = sequence;
-    EntryKey::Row(Grid::new(&spec.window).slice_of(EventTime(50)), format!("key-{sequence}").as_bytes())
-        .encode(&mut key);
+    EntryKey::Row(
+        spec.operator.grid().expect("windows").slice_of(EventTime(50)),
+        format!("key-{sequence}").as_bytes(),
+    )
+    .encode(&mut key);
     layout.encode(&row, &mut value);
     let mut block = Block { incarnation, sequence, ..Block::default() };
     block.scalars.watermark = Some(EventTime(0).plus(Span(i64::try_from(sequence).unwrap())));

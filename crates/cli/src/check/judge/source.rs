@@ -122,7 +122,7 @@ fn keeping(job: &Job, topic: &FoundTopic, name: &str, findings: &mut Vec<Finding
         ));
     }
     let core = &job.core;
-    let need = [core.watermark.strategy.most_delay(), core.window.size, core.allowed_lateness]
+    let need = [core.watermark.strategy.most_delay(), core.operator.reach(), core.allowed_lateness]
         .into_iter()
         .fold(0_i64, |sum, span| sum.saturating_add(span.millis()));
     let Some(kept) = retention(topic) else {

@@ -11,7 +11,6 @@ use crate::{
     block::{Change, Entries},
     entry::{EntryKey, all_rows, purged_ranges},
     runs::{ChunkId, Chunks, Part},
-    window::Grid,
 };
 
 /// Chunks as a store keeps them.
@@ -76,7 +75,7 @@ impl Store {
             }
         }
         if let Some(purged) = commit.block.scalars.purged {
-            for (from, to) in purged_ranges(&Grid::new(&job.window), purged) {
+            for (from, to) in purged_ranges(&job.operator, purged) {
                 self.entries.retain(|key, _| !(from <= *key && *key < to));
             }
         }
