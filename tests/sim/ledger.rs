@@ -214,7 +214,9 @@ impl Ledger {
         let pane = (row.pane, row.revision);
         ensure(!matches!(pane, (Pane::Final, 1..)), "I4: the final result is the first", seen);
         if let Some(answer) = &self.answer {
-            let right = answer.get(&window).is_some_and(|values| oracle::same(&row.values, values));
+            let right = answer
+                .get(&window)
+                .is_some_and(|values| oracle::same(&self.scenario.job, &row.values, values));
             ensure(right, "I4: a result is that of the batch", || {
                 format!("{row:?}, batch {:?}", answer.get(&window))
             });
@@ -365,8 +367,9 @@ impl Ledger {
             letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))
         });
         for (window, rows) in &self.results {
-            let right =
-                expected.get(window).is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&r.values, v)));
+            let right = expected
+                .get(window)
+                .is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&self.scenario.job, &r.values, v)));
             ensure(right, "I4: the last revision is that of the batch", || {
                 format!("{rows:?}, batch {:?}", expected.get(window))
             });

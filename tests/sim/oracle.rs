@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tidegate_core::{
     aggregate::Value,
-    job::{AggregateFn, JobSpec, OperatorSpec},
+    job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec, Ranks},
     time::EventTime,
 };
 
@@ -47,30 +47,55 @@ pub fn window_ends(job: &JobSpec, time: i64) -> Vec<EventTime> {
 }
 
 fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
-    let value = |aggregate: &tidegate_core::job::AggregateSpec| {
+    let value = |aggregate: &AggregateSpec| {
         let Some(column) = aggregate.column else { return Value::Count(records.len() as u64) };
-        let numbers: Vec<i64> = records.iter().filter_map(|record| record.values[column]).collect();
+        let mut there: Vec<_> = records.iter().filter(|record| record.values[column].is_some()).collect();
+        there.sort_by_key(|record| (record.time, record.partition, record.offset));
+        let numbers: Vec<i64> = there.iter().filter_map(|record| record.values[column]).collect();
         let scale = job.columns[column].scale;
+        let one = 10f64.powi(scale as i32);
         let decimal =
             |units: Option<i64>| units.map_or(Value::Null, |u| Value::Decimal { units: u.into(), scale });
         let sum: i64 = numbers.iter().sum();
-        match aggregate.function {
+        let mean = sum as f64 / numbers.len() as f64;
+        let variance = numbers.iter().map(|number| (*number as f64 - mean).powi(2)).sum::<f64>()
+            / (numbers.len() as f64 - 1.0)
+            / one.powi(2);
+        match &aggregate.function {
             AggregateFn::Count => Value::Count(numbers.len() as u64),
             AggregateFn::Sum => decimal((!numbers.is_empty()).then_some(sum)),
             AggregateFn::Min => decimal(numbers.iter().min().copied()),
             AggregateFn::Max => decimal(numbers.iter().max().copied()),
-            AggregateFn::Avg if numbers.is_empty() => Value::Null,
-            AggregateFn::Avg => Value::Float(sum as f64 / numbers.len() as f64 / 10f64.powi(scale as i32)),
+            AggregateFn::First => decimal(numbers.first().copied()),
+            AggregateFn::Last => decimal(numbers.last().copied()),
+            AggregateFn::Variance | AggregateFn::Stddev if numbers.len() < 2 => Value::Null,
+            AggregateFn::Variance => Value::Float(variance),
+            AggregateFn::Stddev => Value::Float(variance.sqrt()),
+            _ if numbers.is_empty() => Value::Null,
+            AggregateFn::Avg => Value::Float(mean / one),
+            AggregateFn::Quantile { ranks: Ranks::One(rank), .. } => {
+                let mut sorted = numbers.clone();
+                sorted.sort_unstable();
+                let at = (sorted.len() as f64 * f64::from(rank.0) / 1e6).ceil() as usize;
+                Value::Float(sorted[at.max(1) - 1] as f64 / one)
+            }
+            AggregateFn::Quantile { ranks: Ranks::Several(_), .. } => unreachable!("not in a scenario"),
         }
     };
     job.aggregates.iter().map(value).collect()
 }
 
-/// Equal, averages up to rounding.
-pub fn same(one: &[Value], other: &[Value]) -> bool {
-    one.len() == other.len()
-        && one.iter().zip(other).all(|(one, other)| match (one, other) {
-            (Value::Float(one), Value::Float(other)) => (one - other).abs() <= 1e-9 * other.abs().max(1.0),
-            _ => one == other,
+/// Equal, floats up to rounding and quantiles up to their accuracy.
+pub fn same(job: &JobSpec, got: &[Value], expected: &[Value]) -> bool {
+    got.len() == expected.len()
+        && job.aggregates.iter().zip(got.iter().zip(expected)).all(|(aggregate, values)| match values {
+            (Value::Float(got), Value::Float(expected)) => {
+                let relative = match &aggregate.function {
+                    AggregateFn::Quantile { accuracy, .. } => f64::from(accuracy.0) * 1e-6,
+                    _ => 0.0,
+                };
+                (got - expected).abs() <= relative * expected.abs() + 1e-9 * expected.abs().max(1.0)
+            }
+            (got, expected) => got == expected,
         })
 }

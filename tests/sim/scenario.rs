@@ -7,7 +7,7 @@ use tidegate_core::{
     coordinator::WatermarkConfig,
     credit::Terms,
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion,
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
         WatermarkSpec, WatermarkStrategy, WindowSpec,
     },
     pacing::Pace,
@@ -276,11 +276,23 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         .map(|at| ColumnSpec { pointer: format!("/v{at}"), scale: dice.within(0, 2) as u32 })
         .collect();
     let mut aggregates = vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
-    let functions =
-        [AggregateFn::Count, AggregateFn::Sum, AggregateFn::Min, AggregateFn::Max, AggregateFn::Avg];
+    let quantile =
+        AggregateFn::Quantile { accuracy: PerMillion(10_000), ranks: Ranks::One(PerMillion(900_000)) };
+    let functions = [
+        AggregateFn::Count,
+        AggregateFn::Sum,
+        AggregateFn::Min,
+        AggregateFn::Max,
+        AggregateFn::Avg,
+        AggregateFn::Variance,
+        AggregateFn::Stddev,
+        AggregateFn::First,
+        AggregateFn::Last,
+        quantile,
+    ];
     for column in 0..columns.len() {
-        for function in functions {
-            if dice.chance(600) {
+        for function in functions.clone() {
+            if dice.chance(400) {
                 aggregates.push(AggregateSpec { name: "a".into(), function, column: Some(column) });
             }
         }

@@ -3,6 +3,8 @@
 //! It shares no code with the shard machine. A record that is a dead letter has to deserve it; all others count in every window
 //! that contains them, and of each (key, window) the highest revision has to say exactly that.
 
+mod aggregates;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -16,6 +18,7 @@ use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
 use crate::topics;
+use aggregates::Inputs;
 
 /// Compares what a job has put out with the batch answer.
 #[derive(Args, Debug)]
@@ -145,7 +148,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
-    let mut windows: BTreeMap<Window, Accumulators> = BTreeMap::new();
+    let mut windows: BTreeMap<Window, Inputs> = BTreeMap::new();
     let mut seen = 0;
     // The largest event time so far of each partition.
     let mut latest: HashMap<u32, i64> = HashMap::new();
@@ -184,7 +187,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                     *latest = parsed.time.max(*latest);
                 }
                 if letter.is_none_or(|letter| letter.reason == "late_partial") {
-                    apply(job, parsed, letter, &mut windows);
+                    apply(job, place, parsed, letter, &mut windows);
                 }
             }
         }
@@ -362,54 +365,33 @@ fn window_ends(job: &Job, time: i64) -> Vec<i64> {
     ends
 }
 
-#[derive(Debug, Default)]
-struct Accumulators {
-    records: u64,
-    columns: Vec<Vec<i128>>,
-}
-
-fn apply(job: &Job, parsed: Parsed, letter: Option<&Letter>, windows: &mut BTreeMap<Window, Accumulators>) {
+fn apply(
+    job: &Job,
+    place: (u32, u64),
+    parsed: Parsed,
+    letter: Option<&Letter>,
+    windows: &mut BTreeMap<Window, Inputs>,
+) {
     for end in window_ends(job, parsed.time) {
         if letter.and_then(|letter| letter.missed).is_some_and(|(_, missed)| end <= missed) {
             continue;
         }
-        let accumulators = windows.entry((parsed.key.clone(), end)).or_default();
-        accumulators.records += 1;
-        accumulators.columns.resize_with(job.core.columns.len(), Vec::new);
-        for (column, values) in job.core.columns.iter().zip(&mut accumulators.columns) {
-            match parsed.value.pointer(&column.pointer) {
-                None | Some(Value::Null) => {}
-                Some(Value::Number(number)) => values.extend(decimal(&number.to_string(), column.scale)),
-                Some(_) => values.push(1),
-            }
-        }
+        let inputs = windows.entry((parsed.key.clone(), end)).or_default();
+        inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
     }
-}
-
-/// A plain decimal number in units of 10^−scale, further digits cut off: the generator and the test data have none.
-fn decimal(text: &str, scale: u32) -> Option<i128> {
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let shift = i64::from(scale) + exponent - i64::try_from(fraction.len()).ok()?;
-    let factor = 10i128.checked_pow(u32::try_from(shift.unsigned_abs()).ok()?)?;
-    if shift >= 0 { digits.checked_mul(factor) } else { Some(digits / factor) }
 }
 
 fn compare(
     job: &Job,
     kafka: &KafkaConfig,
     watermark: Option<i64>,
-    expected: &BTreeMap<Window, Accumulators>,
+    expected: &BTreeMap<Window, Inputs>,
     verdict: &mut Verdict,
 ) -> Result<()> {
     let results = results(job, kafka, verdict)?;
     verdict.windows = results.len() as u64;
     let mut unmatched: BTreeSet<&Window> = results.keys().collect();
-    for (window, accumulators) in expected {
+    for (window, inputs) in expected {
         let closed = watermark.is_some_and(|watermark| window.1 <= watermark);
         match results.get(window) {
             None if closed => verdict.differ(Difference::Lost, format_args!("no result for {window:?}")),
@@ -417,7 +399,7 @@ fn compare(
             Some(_) if !closed => {
                 verdict.differ(Difference::Wrong, format_args!("{window:?} has a result before its end"))
             }
-            Some((_, result)) => check_result(job, window, accumulators, result, verdict),
+            Some((_, result)) => check_result(job, window, inputs, result, verdict),
         }
         unmatched.remove(window);
     }
@@ -453,31 +435,16 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
     Ok(results)
 }
 
-fn check_result(job: &Job, window: &Window, expected: &Accumulators, result: &Value, verdict: &mut Verdict) {
+fn check_result(job: &Job, window: &Window, expected: &Inputs, result: &Value, verdict: &mut Verdict) {
     let start = result.get("window_start").and_then(Value::as_i64);
     if start != Some(window.1 - job.core.operator.reach().millis()) {
         verdict.differ(Difference::Wrong, format_args!("{window:?} starts at {start:?}"));
     }
     for aggregate in &job.core.aggregates {
-        let column = aggregate
-            .column
-            .and_then(|at| Some((expected.columns.get(at)?, job.core.columns.get(at)?.scale)));
-        let values = column.map(|(values, _)| values.as_slice()).unwrap_or_default();
-        let scale = column.map_or(0, |(_, scale)| scale);
         let got = result.get(&aggregate.name).unwrap_or(&Value::Null);
-        let as_units = || decimal(&got.to_string(), scale);
-        let fits = match aggregate.function {
-            AggregateFn::Count if column.is_none() => got.as_u64() == Some(expected.records),
-            AggregateFn::Count => got.as_u64() == Some(values.len() as u64),
-            _ if values.is_empty() => got.is_null(),
-            AggregateFn::Sum => as_units() == Some(values.iter().sum()),
-            AggregateFn::Min => as_units() == values.iter().min().copied(),
-            AggregateFn::Max => as_units() == values.iter().max().copied(),
-            AggregateFn::Avg => average_fits(got, values, scale),
-        };
-        if !fits {
+        if !expected.fits(job, aggregate, got) {
             let difference = match aggregate.function {
-                AggregateFn::Count if column.is_none() => {
+                AggregateFn::Count if aggregate.column.is_none() => {
                     Difference::of_count(got.as_u64(), expected.records)
                 }
                 _ => Difference::Wrong,
@@ -485,11 +452,4 @@ fn check_result(job: &Job, window: &Window, expected: &Accumulators, result: &Va
             verdict.differ(difference, format_args!("{window:?}: `{}` is {got}", aggregate.name));
         }
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "an average is a float")]
-fn average_fits(got: &Value, values: &[i128], scale: u32) -> bool {
-    let sum: i128 = values.iter().sum();
-    let expected = sum as f64 / values.len() as f64 / 10f64.powi(i32::try_from(scale).unwrap_or(0));
-    got.as_f64().is_some_and(|got| (got - expected).abs() <= expected.abs() * 1e-12)
 }

@@ -5,16 +5,17 @@
 use std::hint::black_box;
 
 use tidegate_core::{
-    aggregate::Layout,
+    aggregate::{At, Layout},
     job::{
         AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
         WatermarkStrategy, WindowSpec,
     },
     slices::Slices,
-    time::{EventTime, Span},
+    time::{EventTime, Offset, Partition, Span},
 };
 
 const ROWS: u32 = 1_000_000;
+const AT: At = At { time: EventTime(0), partition: Partition(0), offset: Offset(0) };
 
 fn main() {
     let layout = Layout::new(&job());
@@ -23,9 +24,10 @@ fn main() {
         let mut open = Slices::default();
         for row in 0..ROWS {
             let slice = open.slice_mut(EventTime(i64::from(row % slices) * 10_000));
-            let (words, _) = slice.row_mut(&layout, format!("user-{:05}", row / slices).as_bytes());
-            layout.add_record(words);
-            layout.add_value(words, 0, i64::from(row));
+            let (mut accumulators, _) =
+                slice.row_mut(&layout, format!("user-{:05}", row / slices).as_bytes());
+            layout.add_record(&mut accumulators);
+            layout.add_value(&mut accumulators, 0, i64::from(row), &AT);
         }
         // As after the first commit: what is written is no longer dirty.
         for slice in open.iter_mut() {

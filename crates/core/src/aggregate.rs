@@ -1,26 +1,43 @@
 //! Aggregates of a window, as rows of 64-bit words.
 //!
 //! All accumulators of one (key, slice) are one row of `stride` words, laid out once per job: no object per aggregate, no
-//! allocation per record, and one merge for all of them. Every aggregate is exact and commutative, so the answer does not
-//! depend on the order of records (design §7).
+//! allocation per record, and one merge for all of them. Every aggregate is commutative and associative to the bit, so the answer
+//! does not depend on the order of records (design §7).
 //!
 //! ```text
 //! clicks: count, sum(/amount), max(/amount)
 //!   word 0        1                  2..4            4
 //!        records  values of /amount  sum (128 bit)   max
 //! ```
+//! What grows with the values it has seen (quantiles) is a summary beside the words, in jobs that ask for it; the others do not pay
+//! for it.
 #![allow(clippy::indexing_slicing, reason = "word indexes come from the layout that sized the row")]
 
-use std::fmt;
+mod moments;
+mod quantiles;
+mod row;
+mod summary;
+mod value;
 
-use crate::job::{AggregateFn, JobSpec};
+use std::ops::Range;
+
+pub(crate) use row::RowRun;
+pub use row::{At, Row, RowBuf, RowMut};
+use summary::{Summary, SummaryKind};
+pub use value::Value;
+
+use crate::{
+    job::{AggregateFn, AggregateSpec, JobSpec, PerMillion, Ranks},
+    time::{EventTime, Offset, Partition},
+};
 
 /// Where each aggregate of a job keeps its words.
 #[derive(Clone, Debug)]
 pub struct Layout {
     stride: usize,
     columns: Vec<ColumnWords>,
-    outputs: Vec<Output>,
+    summaries: Vec<SummaryKind>,
+    outputs: Vec<AggregateSpec>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,31 +47,18 @@ struct ColumnWords {
     sum: Option<usize>,
     min: Option<usize>,
     max: Option<usize>,
+    /// 192 bits.
+    squares: Option<usize>,
+    first: Option<usize>,
+    last: Option<usize>,
+    /// The summaries of its values.
+    summaries: Range<usize>,
+    /// Whether there is any of the last four.
+    has_more: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Output {
-    function: AggregateFn,
-    column: Option<usize>,
-}
-
-/// The value of an aggregate; its `Display` is JSON.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// No value contributed.
-    Null,
-    /// A number of records.
-    Count(u64),
-    /// An exact number of `units · 10^−scale`.
-    Decimal {
-        /// The number in units of 10^−scale.
-        units: i128,
-        /// Decimal places.
-        scale: u32,
-    },
-    /// A quotient.
-    Float(f64),
-}
+/// Words of a value with the place of its record: event time, partition, offset, value.
+const AT_AND_VALUE: usize = 4;
 
 impl Layout {
     /// The layout for the aggregates of `job`.
@@ -66,29 +70,61 @@ impl Layout {
             stride += words;
             at
         };
+        let mut summaries = Vec::new();
         let columns = (0..job.columns.len())
             .map(|index| {
-                let wants = |functions: &[AggregateFn]| {
-                    job.aggregates.iter().any(|a| a.column == Some(index) && functions.contains(&a.function))
-                };
-                ColumnWords {
+                let of_column = || job.aggregates.iter().filter(move |a| a.column == Some(index));
+                let wants = |functions: &[AggregateFn]| of_column().any(|a| functions.contains(&a.function));
+                let first_summary = summaries.len();
+                for kind in of_column().filter_map(|aggregate| summary_of(&aggregate.function)) {
+                    if !summaries[first_summary..].contains(&kind) {
+                        summaries.push(kind);
+                    }
+                }
+                let mut column = ColumnWords {
                     scale: job.columns[index].scale,
                     values: take(1),
-                    sum: wants(&[AggregateFn::Sum, AggregateFn::Avg]).then(|| take(2)),
+                    sum: wants(&[
+                        AggregateFn::Sum,
+                        AggregateFn::Avg,
+                        AggregateFn::Variance,
+                        AggregateFn::Stddev,
+                    ])
+                    .then(|| take(2)),
                     min: wants(&[AggregateFn::Min]).then(|| take(1)),
                     max: wants(&[AggregateFn::Max]).then(|| take(1)),
-                }
+                    squares: wants(&[AggregateFn::Variance, AggregateFn::Stddev])
+                        .then(|| take(moments::WORDS)),
+                    first: wants(&[AggregateFn::First]).then(|| take(AT_AND_VALUE)),
+                    last: wants(&[AggregateFn::Last]).then(|| take(AT_AND_VALUE)),
+                    summaries: first_summary..summaries.len(),
+                    has_more: false,
+                };
+                let places = [column.squares, column.first, column.last];
+                column.has_more = places.iter().any(Option::is_some) || !column.summaries.is_empty();
+                column
             })
             .collect();
-        let outputs =
-            job.aggregates.iter().map(|a| Output { function: a.function, column: a.column }).collect();
-        Self { stride, columns, outputs }
+        Self { stride, columns, summaries, outputs: job.aggregates.clone() }
     }
 
-    /// Words in a row; a row of zeros is the empty row.
+    /// Words in a row; a row of zeros and empty summaries is the empty row.
     #[must_use]
     pub const fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Summaries in a row, beside the words.
+    pub(crate) const fn summaries(&self) -> usize {
+        self.summaries.len()
+    }
+
+    pub(crate) const fn has_summaries(&self) -> bool {
+        !self.summaries.is_empty()
+    }
+
+    pub(crate) fn empty_summaries(&self) -> impl Iterator<Item = Summary> + '_ {
+        self.summaries.iter().map(SummaryKind::empty)
     }
 
     /// Number of input columns.
@@ -99,122 +135,243 @@ impl Layout {
 
     /// Counts a record into `row`; its values follow by [`Layout::add_value`].
     #[inline]
-    pub fn add_record(&self, row: &mut [u64]) {
-        row[0] += 1;
+    pub fn add_record(&self, row: &mut RowMut<'_>) {
+        row.words[0] += 1;
     }
 
-    /// Takes the value of input column `column` of a record into `row`.
+    /// Takes the value of input column `column` of the record at `at` into `row`.
     #[inline]
-    pub fn add_value(&self, row: &mut [u64], column: usize, value: i64) {
-        let words = &self.columns[column];
-        let first = row[words.values] == 0;
-        row[words.values] += 1;
-        if let Some(at) = words.sum {
-            store_sum(row, at, load_sum(row, at).wrapping_add(i128::from(value)));
+    pub fn add_value(&self, row: &mut RowMut<'_>, column: usize, value: i64, at: &At) {
+        let column = &self.columns[column];
+        let words = &mut *row.words;
+        let first = words[column.values] == 0;
+        words[column.values] += 1;
+        if let Some(at) = column.sum {
+            store_sum(words, at, load_sum(words, at).wrapping_add(i128::from(value)));
         }
-        if let Some(at) = words.min
-            && (first || value < row[at].cast_signed())
+        if let Some(at) = column.min
+            && (first || value < words[at].cast_signed())
         {
-            row[at] = value.cast_unsigned();
+            words[at] = value.cast_unsigned();
         }
-        if let Some(at) = words.max
-            && (first || value > row[at].cast_signed())
+        if let Some(at) = column.max
+            && (first || value > words[at].cast_signed())
         {
-            row[at] = value.cast_unsigned();
+            words[at] = value.cast_unsigned();
+        }
+        if column.has_more {
+            Self::add_more(row, column, first, value, at);
+        }
+    }
+
+    /// What only few jobs ask for.
+    fn add_more(row: &mut RowMut<'_>, column: &ColumnWords, first: bool, value: i64, at: &At) {
+        let words = &mut *row.words;
+        if let Some(place) = column.squares {
+            moments::add_square(&mut words[place..place + moments::WORDS], value);
+        }
+        if let Some(place) = column.first
+            && (first || *at < load_at(words, place))
+        {
+            store_at(words, place, at, value);
+        }
+        if let Some(place) = column.last
+            && (first || *at > load_at(words, place))
+        {
+            store_at(words, place, at, value);
+        }
+        for summary in column.summaries.clone() {
+            row.summary(summary, |summary| summary.add_value(value));
         }
     }
 
     /// Adds the records of `from` to `into`.
-    pub fn merge(&self, into: &mut [u64], from: &[u64]) {
-        into[0] += from[0];
-        for words in &self.columns {
-            if from[words.values] == 0 {
+    pub fn merge(&self, into: &mut RowMut<'_>, from: Row<'_>) {
+        let words = &mut *into.words;
+        words[0] += from.words[0];
+        for column in &self.columns {
+            if from.words[column.values] == 0 {
                 continue;
             }
-            let first = into[words.values] == 0;
-            into[words.values] += from[words.values];
-            if let Some(at) = words.sum {
-                store_sum(into, at, load_sum(into, at).wrapping_add(load_sum(from, at)));
+            let first = words[column.values] == 0;
+            words[column.values] += from.words[column.values];
+            if let Some(at) = column.sum {
+                store_sum(words, at, load_sum(words, at).wrapping_add(load_sum(from.words, at)));
             }
-            if let Some(at) = words.min
-                && (first || from[at].cast_signed() < into[at].cast_signed())
+            if let Some(at) = column.min
+                && (first || from.words[at].cast_signed() < words[at].cast_signed())
             {
-                into[at] = from[at];
+                words[at] = from.words[at];
             }
-            if let Some(at) = words.max
-                && (first || from[at].cast_signed() > into[at].cast_signed())
+            if let Some(at) = column.max
+                && (first || from.words[at].cast_signed() > words[at].cast_signed())
             {
-                into[at] = from[at];
+                words[at] = from.words[at];
             }
+            if let Some(at) = column.squares {
+                let squares = at..at + moments::WORDS;
+                moments::add(&mut words[squares.clone()], &from.words[squares]);
+            }
+            let place = |at: usize| at..at + AT_AND_VALUE;
+            if let Some(at) = column.first
+                && (first || load_at(from.words, at) < load_at(words, at))
+            {
+                words[place(at)].copy_from_slice(&from.words[place(at)]);
+            }
+            if let Some(at) = column.last
+                && (first || load_at(from.words, at) > load_at(words, at))
+            {
+                words[place(at)].copy_from_slice(&from.words[place(at)]);
+            }
+        }
+        for (at, from) in from.summaries.iter().enumerate() {
+            into.summary(at, |summary| summary.merge(from));
         }
     }
 
     /// How many records are in `row`.
     #[must_use]
-    pub fn records(&self, row: &[u64]) -> u64 {
-        row[0]
+    pub fn records(&self, row: Row<'_>) -> u64 {
+        row.words[0]
     }
 
     /// The job's aggregates over the records in `row`, in the job's order.
     #[must_use]
-    pub fn results(&self, row: &[u64]) -> Vec<Value> {
-        self.outputs.iter().map(|output| self.result(*output, row)).collect()
+    pub fn results(&self, row: Row<'_>) -> Vec<Value> {
+        self.outputs.iter().map(|output| self.result(output, row)).collect()
     }
 
-    fn result(&self, output: Output, row: &[u64]) -> Value {
-        let Some(words) = output.column.map(|column| &self.columns[column]) else {
-            return Value::Count(row[0]);
+    fn result(&self, output: &AggregateSpec, row: Row<'_>) -> Value {
+        let Some(column) = output.column.map(|column| &self.columns[column]) else {
+            return Value::Count(row.words[0]);
         };
-        let values = row[words.values];
+        let values = row.words[column.values];
         if output.function == AggregateFn::Count {
             return Value::Count(values);
         }
         if values == 0 {
             return Value::Null;
         }
-        let decimal = |units: i128| Value::Decimal { units, scale: words.scale };
+        let decimal = |units: i128| Value::Decimal { units, scale: column.scale };
         let word =
-            |at: Option<usize>| at.map_or(Value::Null, |at| decimal(i128::from(row[at].cast_signed())));
-        match output.function {
-            AggregateFn::Min => word(words.min),
-            AggregateFn::Max => word(words.max),
-            AggregateFn::Sum => words.sum.map_or(Value::Null, |at| decimal(load_sum(row, at))),
-            AggregateFn::Avg => words
-                .sum
-                .map_or(Value::Null, |at| Value::Float(average(load_sum(row, at), values, words.scale))),
+            |at: Option<usize>| at.map_or(Value::Null, |at| decimal(i128::from(row.words[at].cast_signed())));
+        match &output.function {
+            AggregateFn::Min => word(column.min),
+            AggregateFn::Max => word(column.max),
+            AggregateFn::Sum => column.sum.map_or(Value::Null, |at| decimal(load_sum(row.words, at))),
+            AggregateFn::Avg => column.sum.map_or(Value::Null, |at| {
+                Value::Float(average(load_sum(row.words, at), values, column.scale))
+            }),
             AggregateFn::Count => Value::Count(values),
+            AggregateFn::Variance => variance(column, row.words).map_or(Value::Null, Value::Float),
+            AggregateFn::Stddev => {
+                variance(column, row.words).map_or(Value::Null, |v| Value::Float(v.sqrt()))
+            }
+            AggregateFn::First => word(column.first.map(|at| at + AT_AND_VALUE - 1)),
+            AggregateFn::Last => word(column.last.map(|at| at + AT_AND_VALUE - 1)),
+            AggregateFn::Quantile { ranks, .. } => self.quantiles(output, column, ranks, row),
         }
     }
 
+    fn quantiles(&self, output: &AggregateSpec, column: &ColumnWords, ranks: &Ranks, row: Row<'_>) -> Value {
+        let Some(Summary::Quantiles(quantiles)) = self.summary(output, column, row) else {
+            return Value::Null;
+        };
+        let one = 10_f64.powi(i32::try_from(column.scale).unwrap_or(0));
+        let value = |rank: &PerMillion| {
+            quantiles.quantile(rank.0).map_or(Value::Null, |value| Value::Float(value / one))
+        };
+        match ranks {
+            Ranks::One(rank) => value(rank),
+            Ranks::Several(ranks) => Value::List(ranks.iter().map(value).collect()),
+        }
+    }
+
+    /// The summary that `output` is read from.
+    fn summary<'a>(&self, output: &AggregateSpec, column: &ColumnWords, row: Row<'a>) -> Option<&'a Summary> {
+        let kind = summary_of(&output.function)?;
+        let at = column.summaries.clone().find(|at| self.summaries.get(*at) == Some(&kind))?;
+        row.summaries.get(at)
+    }
+
     /// Appends `row` to `out`, small numbers in few bytes.
-    pub fn encode(&self, row: &[u64], out: &mut Vec<u8>) {
-        put_varint(out, u128::from(row[0]));
-        for words in &self.columns {
-            put_varint(out, u128::from(row[words.values]));
-            if let Some(at) = words.sum {
-                put_varint(out, zigzag(load_sum(row, at)));
+    pub fn encode(&self, row: Row<'_>, out: &mut Vec<u8>) {
+        let words = row.words;
+        put_varint(out, u128::from(words[0]));
+        for column in &self.columns {
+            put_varint(out, u128::from(words[column.values]));
+            if let Some(at) = column.sum {
+                put_varint(out, zigzag(load_sum(words, at)));
             }
-            for at in [words.min, words.max].into_iter().flatten() {
-                put_varint(out, zigzag(i128::from(row[at].cast_signed())));
+            for at in [column.min, column.max].into_iter().flatten() {
+                put_varint(out, zigzag(i128::from(words[at].cast_signed())));
             }
+            for at in column.squares.iter().flat_map(|at| *at..at + moments::WORDS) {
+                put_varint(out, u128::from(words[at]));
+            }
+            for place in [column.first, column.last].into_iter().flatten() {
+                let At { time, partition, offset } = load_at(words, place);
+                put_varint(out, zigzag(i128::from(time.0)));
+                put_varint(out, u128::from(partition.0));
+                put_varint(out, u128::from(offset.0));
+                put_varint(out, zigzag(i128::from(words[place + AT_AND_VALUE - 1].cast_signed())));
+            }
+        }
+        for summary in row.summaries {
+            summary.encode(out);
         }
     }
 
     /// Reads a row that [`Layout::encode`] wrote into `row`; `None` when the bytes are not one.
     #[must_use]
-    pub fn decode(&self, mut bytes: &[u8], row: &mut [u64]) -> Option<()> {
+    pub fn decode(&self, mut bytes: &[u8], row: &mut RowMut<'_>) -> Option<()> {
         let bytes = &mut bytes;
-        row[0] = u64::try_from(take_varint(bytes)?).ok()?;
-        for words in &self.columns {
-            row[words.values] = u64::try_from(take_varint(bytes)?).ok()?;
-            if let Some(at) = words.sum {
-                store_sum(row, at, unzigzag(take_varint(bytes)?));
+        let words = &mut *row.words;
+        words[0] = u64::try_from(take_varint(bytes)?).ok()?;
+        for column in &self.columns {
+            words[column.values] = u64::try_from(take_varint(bytes)?).ok()?;
+            if let Some(at) = column.sum {
+                store_sum(words, at, unzigzag(take_varint(bytes)?));
             }
-            for at in [words.min, words.max].into_iter().flatten() {
-                row[at] = i64::try_from(unzigzag(take_varint(bytes)?)).ok()?.cast_unsigned();
+            for at in [column.min, column.max].into_iter().flatten() {
+                words[at] = i64::try_from(unzigzag(take_varint(bytes)?)).ok()?.cast_unsigned();
+            }
+            for at in column.squares.iter().flat_map(|at| *at..at + moments::WORDS) {
+                words[at] = u64::try_from(take_varint(bytes)?).ok()?;
+            }
+            for place in [column.first, column.last].into_iter().flatten() {
+                let at = At {
+                    time: EventTime(i64::try_from(unzigzag(take_varint(bytes)?)).ok()?),
+                    partition: Partition(u32::try_from(take_varint(bytes)?).ok()?),
+                    offset: Offset(u64::try_from(take_varint(bytes)?).ok()?),
+                };
+                store_at(words, place, &at, i64::try_from(unzigzag(take_varint(bytes)?)).ok()?);
             }
         }
-        bytes.is_empty().then_some(())
+        let mut read = Some(());
+        for at in 0..self.summaries.len() {
+            row.summary(at, |summary| read = read.and_then(|()| summary.decode(bytes)));
+        }
+        read.filter(|()| bytes.is_empty())
+    }
+}
+
+/// What an aggregate needs beside words.
+fn summary_of(function: &AggregateFn) -> Option<SummaryKind> {
+    match function {
+        AggregateFn::Count
+        | AggregateFn::Sum
+        | AggregateFn::Min
+        | AggregateFn::Max
+        | AggregateFn::Avg
+        | AggregateFn::Variance
+        | AggregateFn::Stddev
+        | AggregateFn::First
+        | AggregateFn::Last => None,
+        // Bins of which none is wider than twice the error.
+        AggregateFn::Quantile { accuracy, .. } => {
+            Some(SummaryKind::Quantiles(500_000_u32.div_ceil(accuracy.0.max(1))))
+        }
     }
 }
 
@@ -229,16 +386,42 @@ fn store_sum(row: &mut [u64], at: usize, sum: i128) {
     row[at + 1] = (bits >> 64) as u64;
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "store_at wrote a partition there")]
+fn load_at(row: &[u64], at: usize) -> At {
+    At {
+        time: EventTime(row[at].cast_signed()),
+        partition: Partition(row[at + 1] as u32),
+        offset: Offset(row[at + 2]),
+    }
+}
+
+fn store_at(row: &mut [u64], place: usize, at: &At, value: i64) {
+    row[place] = at.time.0.cast_unsigned();
+    row[place + 1] = u64::from(at.partition.0);
+    row[place + 2] = at.offset.0;
+    row[place + 3] = value.cast_unsigned();
+}
+
+/// The sample variance; `None` of a single value.
+fn variance(column: &ColumnWords, words: &[u64]) -> Option<f64> {
+    let values = words[column.values];
+    let (sum, squares) = (load_sum(words, column.sum?), column.squares?);
+    let scale = i32::try_from(column.scale).unwrap_or(0);
+    (values > 1).then(|| {
+        moments::variance(values, sum, &words[squares..squares + moments::WORDS]) / 10_f64.powi(2 * scale)
+    })
+}
+
 #[allow(clippy::cast_precision_loss, reason = "an average is a float; both operands are exact until here")]
 fn average(sum: i128, values: u64, scale: u32) -> f64 {
     sum as f64 / (values as f64 * 10f64.powi(i32::try_from(scale).unwrap_or(0)))
 }
 
-const fn zigzag(value: i128) -> u128 {
+pub(crate) const fn zigzag(value: i128) -> u128 {
     ((value << 1) ^ (value >> 127)).cast_unsigned()
 }
 
-const fn unzigzag(bits: u128) -> i128 {
+pub(crate) const fn unzigzag(bits: u128) -> i128 {
     (bits >> 1).cast_signed() ^ -((bits & 1).cast_signed())
 }
 
@@ -264,32 +447,6 @@ pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u128> {
         }
     }
     None
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Null => f.write_str("null"),
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Float(value) => write!(f, "{value}"),
-            Self::Decimal { units, scale } => write_decimal(f, units, scale),
-        }
-    }
-}
-
-fn write_decimal(f: &mut fmt::Formatter<'_>, units: i128, scale: u32) -> fmt::Result {
-    let one = 10u128.pow(scale.min(38));
-    let (whole, mut fraction) = (units.unsigned_abs() / one, units.unsigned_abs() % one);
-    let sign = if units < 0 { "-" } else { "" };
-    if fraction == 0 {
-        return write!(f, "{sign}{whole}");
-    }
-    let mut places = scale as usize;
-    while fraction % 10 == 0 {
-        fraction /= 10;
-        places -= 1;
-    }
-    write!(f, "{sign}{whole}.{fraction:0places$}")
 }
 
 #[cfg(test)]

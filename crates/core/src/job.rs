@@ -136,7 +136,7 @@ pub struct WindowSpec {
 }
 
 /// An aggregate of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AggregateFn {
     /// Number of records; with a column, number of records whose value is not null.
     Count,
@@ -148,6 +148,30 @@ pub enum AggregateFn {
     Max,
     /// Sum divided by number of values.
     Avg,
+    /// Sample variance; null of a single value.
+    Variance,
+    /// Square root of the sample variance.
+    Stddev,
+    /// The value of the first record that has one, by (event time, partition, offset).
+    First,
+    /// The value of the last record that has one, by (event time, partition, offset).
+    Last,
+    /// Quantiles within a relative error.
+    Quantile {
+        /// The answer is off from the value by at most this share of it.
+        accuracy: PerMillion,
+        /// Which quantiles: 500,000 is the median.
+        ranks: Ranks,
+    },
+}
+
+/// Which quantiles are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ranks {
+    /// One, which is the value of the aggregate.
+    One(PerMillion),
+    /// Several, in the order of the list that they make.
+    Several(Vec<PerMillion>),
 }
 
 /// One aggregate of the job, with the name of its field in the result.

@@ -21,7 +21,7 @@ pub use compaction::{Compacted, Compaction};
 pub(crate) use merge::{Merge, MergedRow};
 
 use crate::{
-    aggregate::{Layout, put_varint},
+    aggregate::{Layout, RowBuf, RowMut, put_varint},
     block::{put_bytes, take_bytes},
     entry::{ordered, take_u64},
     slices::Slice,
@@ -266,24 +266,24 @@ impl Runs {
         Ok(bytes)
     }
 
-    /// Merges the rows that `key` has in the parts of `slice` into `words`; whether there is one.
+    /// Merges the rows that `key` has in the parts of `slice` into `row`; whether there is one.
     pub(crate) fn find(
         &self,
         slice: EventTime,
         key: &[u8],
         layout: &Layout,
-        words: &mut [u64],
+        row: &mut RowMut<'_>,
     ) -> Result<bool, Unreadable> {
         let mut found = false;
-        let mut row = vec![0; layout.stride()];
+        let mut read = RowBuf::new(layout);
         for part in self.of_slice(slice) {
             let Some(index) = part.chunk_of(key) else { continue };
             let bytes = self.read(part, index)?;
             let mut rest = bytes.get(CHECKSUM..).unwrap_or_default();
             while let Some((other, value)) = take_row(&mut rest) {
                 if other == key {
-                    layout.decode(value, &mut row).ok_or_else(|| part.damaged(index))?;
-                    layout.merge(words, &row);
+                    layout.decode(value, &mut read.row_mut()).ok_or_else(|| part.damaged(index))?;
+                    layout.merge(row, read.row());
                     found = true;
                 }
                 if other >= key {
@@ -427,7 +427,7 @@ pub(crate) fn write_slice(mut writer: PartWriter, slice: &Slice, layout: &Layout
     let mut value = Vec::new();
     for row in slice.sorted_rows() {
         value.clear();
-        layout.encode(slice.words(layout, row as usize), &mut value);
+        layout.encode(slice.row(layout, row as usize), &mut value);
         writer.push(slice.key(row as usize), &value);
     }
     writer.finish()

@@ -26,6 +26,7 @@ use state::Operator;
 pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
 
 use crate::{
+    aggregate::At,
     announcement::{Announcement, AssignmentId},
     block::JobId,
     dead_letter::{DeadLetter, Payload, Reason},
@@ -359,18 +360,21 @@ impl ShardMachine {
             }
             let layout = &self.state.layout;
             let slice = self.state.slices.slice_mut(grid.slice_of(time));
-            let (words, newly_dirty) = slice.row_mut(layout, key);
-            layout.add_record(words);
+            let summaries = slice.summary_bytes();
+            let (mut accumulators, newly_dirty) = slice.row_mut(layout, key);
+            layout.add_record(&mut accumulators);
+            if newly_dirty {
+                self.dirty.bytes += key.len() + ENTRY_OVERHEAD + accumulators.summary_bytes();
+            }
+            let at = At { time, partition: frame.partition, offset: offset_of(frame, row) };
             for (column, (input, nulls)) in rows.columns.iter().zip(&mut nulls).enumerate() {
                 if nulls.next_if(|null| *null as usize == row).is_none()
                     && let Some(value) = input.values.get(row)
                 {
-                    layout.add_value(words, column, *value);
+                    layout.add_value(&mut accumulators, column, *value, &at);
                 }
             }
-            if newly_dirty {
-                self.dirty.bytes += key.len() + ENTRY_OVERHEAD;
-            }
+            self.dirty.bytes += slice.summary_bytes().saturating_sub(summaries);
             applied += 1;
         }
         self.dirty.rows |= applied > 0;

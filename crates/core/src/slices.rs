@@ -1,6 +1,6 @@
 //! The open slices of a shard: for each slice of event time, a row of accumulators for each group key seen in it.
 //!
-//! A slice keeps its keys in one byte run and its rows in one run of words, with a hash table of row numbers beside them: no
+//! A slice keeps its keys in one byte run and its rows in one run of words (and one of summaries, where the job has some), with a hash table of row numbers beside them: no
 //! allocation per key. Rows leave only with their whole slice (I7; ≤ 150 bytes a row at 1 M rows, see
 //! `cargo run --release -p tidegate-core --example slices_memory`).
 #![allow(clippy::indexing_slicing, reason = "row numbers come from the slice that holds the rows")]
@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{aggregate::Layout, time::EventTime};
+use crate::{
+    aggregate::{Layout, Row, RowMut, RowRun},
+    time::EventTime,
+};
 
 /// Slices in order of their start.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +30,7 @@ pub struct Slice {
     table: HashTable<u32>,
     keys: Vec<u8>,
     key_ends: Vec<usize>,
-    words: Vec<u64>,
+    rows: RowRun,
     dirty: Vec<u32>,
     is_dirty: Vec<bool>,
 }
@@ -111,7 +114,7 @@ impl Slice {
             table: HashTable::new(),
             keys: Vec::new(),
             key_ends: Vec::new(),
-            words: Vec::new(),
+            rows: RowRun::default(),
             dirty: Vec::new(),
             is_dirty: Vec::new(),
         }
@@ -136,12 +139,11 @@ impl Slice {
         key_at(&self.keys, &self.key_ends, row)
     }
 
-    /// The words of a row.
+    /// A row.
     #[must_use]
     #[inline]
-    pub fn words(&self, layout: &Layout, row: usize) -> &[u64] {
-        let stride = layout.stride();
-        &self.words[row * stride..(row + 1) * stride]
+    pub fn row(&self, layout: &Layout, row: usize) -> Row<'_> {
+        self.rows.row(layout, row)
     }
 
     /// The row of `key`, if it has one.
@@ -150,24 +152,22 @@ impl Slice {
         self.table.find(xxh3_64(key), |row| self.key(*row as usize) == key).map(|row| *row as usize)
     }
 
-    /// The words of `key` for writing, marked dirty; the second value says whether it was clean before.
+    /// The row of `key` for writing, marked dirty; the second value says whether it was clean before.
     #[inline]
-    pub fn row_mut(&mut self, layout: &Layout, key: &[u8]) -> (&mut [u64], bool) {
+    pub fn row_mut(&mut self, layout: &Layout, key: &[u8]) -> (RowMut<'_>, bool) {
         let row = self.find_or_insert(layout, key);
         let newly_dirty = !self.is_dirty[row];
         if newly_dirty {
             self.is_dirty[row] = true;
             self.dirty.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
-        let stride = layout.stride();
-        (&mut self.words[row * stride..(row + 1) * stride], newly_dirty)
+        (self.rows.row_mut(layout, row), newly_dirty)
     }
 
-    /// The words of `key` for writing what has been committed already.
-    pub fn restored_row_mut(&mut self, layout: &Layout, key: &[u8]) -> &mut [u64] {
+    /// The row of `key` for writing what has been committed already.
+    pub fn restored_row_mut(&mut self, layout: &Layout, key: &[u8]) -> RowMut<'_> {
         let row = self.find_or_insert(layout, key);
-        let stride = layout.stride();
-        &mut self.words[row * stride..(row + 1) * stride]
+        self.rows.row_mut(layout, row)
     }
 
     #[inline]
@@ -183,7 +183,7 @@ impl Slice {
         table.insert_unique(hash, u32::try_from(row).unwrap_or(u32::MAX), |row| {
             xxh3_64(key_at(keys, key_ends, *row as usize))
         });
-        self.words.resize(self.words.len() + layout.stride(), 0);
+        self.rows.push(layout);
         self.is_dirty.push(false);
         row
     }
@@ -211,10 +211,16 @@ impl Slice {
         self.keys.len()
     }
 
+    /// Bytes that the summaries of its rows take beside them.
+    #[must_use]
+    pub const fn summary_bytes(&self) -> usize {
+        self.rows.heap_bytes()
+    }
+
     fn bytes(&self) -> usize {
         self.keys.capacity()
             + self.key_ends.capacity() * 8
-            + self.words.capacity() * 8
+            + self.rows.bytes()
             + self.dirty.capacity() * 4
             + self.is_dirty.capacity()
             + self.table.allocation_size()

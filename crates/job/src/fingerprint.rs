@@ -6,7 +6,7 @@
 
 use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
 use std::fmt::Write;
-use tidegate_core::job::{AggregateFn, OperatorSpec};
+use tidegate_core::job::{AggregateFn, OperatorSpec, Ranks};
 
 /// Changes only together with what older job records are compared to.
 const VERSION: &str = "tidegate job fingerprint: 1";
@@ -75,19 +75,35 @@ impl Job {
             line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));
         }
         for (index, aggregate) in self.core.aggregates.iter().enumerate() {
-            let function = match aggregate.function {
-                AggregateFn::Count => "count",
-                AggregateFn::Sum => "sum",
-                AggregateFn::Min => "min",
-                AggregateFn::Max => "max",
-                AggregateFn::Avg => "avg",
-            };
+            let function = function_words(&aggregate.function);
             let of = aggregate.column.map(|column| format!(" of columns[{column}]")).unwrap_or_default();
             line(&format!("aggregates[{index}]"), format!("{} {function}{of}", quoted(&aggregate.name)));
         }
         line("state.shards", self.core.shards.to_string());
         text
     }
+}
+
+fn function_words(function: &AggregateFn) -> String {
+    let word = match function {
+        AggregateFn::Count => "count",
+        AggregateFn::Sum => "sum",
+        AggregateFn::Min => "min",
+        AggregateFn::Max => "max",
+        AggregateFn::Avg => "avg",
+        AggregateFn::Variance => "variance",
+        AggregateFn::Stddev => "stddev",
+        AggregateFn::First => "first",
+        AggregateFn::Last => "last",
+        AggregateFn::Quantile { accuracy, ranks } => {
+            let ranks = match ranks {
+                Ranks::One(rank) => rank.0.to_string(),
+                Ranks::Several(ranks) => format!("{:?}", ranks.iter().map(|rank| rank.0).collect::<Vec<_>>()),
+            };
+            return format!("quantile {ranks} within {} of 1000000", accuracy.0);
+        }
+    };
+    word.to_owned()
 }
 
 /// The first key in which two texts of [`Job::describe`] differ; `None` when they are the same.

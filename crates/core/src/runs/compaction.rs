@@ -70,7 +70,7 @@ impl Compaction {
         let mut value = Vec::new();
         while merge.next(&memory, &self.runs, &self.layout, &mut row)? {
             value.clear();
-            self.layout.encode(&row.words, &mut value);
+            self.layout.encode(row.row.row(), &mut value);
             self.writer.push(&row.key, &value);
             for (id, bytes) in self.writer.release() {
                 store(id, bytes)?;

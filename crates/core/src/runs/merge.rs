@@ -3,7 +3,10 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{CHECKSUM, Part, Runs, Unreadable, take_row};
-use crate::{aggregate::Layout, slices::Slices};
+use crate::{
+    aggregate::{Layout, RowBuf},
+    slices::Slices,
+};
 
 /// A merge under way. It holds no borrow: as long as no row is added to a slice in memory and no slice comes or goes, it goes on
 /// where it was.
@@ -18,8 +21,8 @@ pub(crate) struct Merge {
 #[derive(Debug, Default)]
 pub(crate) struct MergedRow {
     pub(crate) key: Vec<u8>,
-    pub(crate) words: Vec<u64>,
-    scratch: Vec<u64>,
+    pub(crate) row: RowBuf,
+    scratch: RowBuf,
 }
 
 #[derive(Debug)]
@@ -46,7 +49,7 @@ struct PartCursor {
 
 impl MergedRow {
     pub(crate) fn new(layout: &Layout) -> Self {
-        Self { key: Vec::new(), words: vec![0; layout.stride()], scratch: vec![0; layout.stride()] }
+        Self { key: Vec::new(), row: RowBuf::new(layout), scratch: RowBuf::new(layout) }
     }
 }
 
@@ -87,7 +90,7 @@ impl Merge {
         let Some(first) = self.smallest(memory) else { return Ok(false) };
         row.key.clear();
         row.key.extend_from_slice(first);
-        row.words.fill(0);
+        row.row.clear();
         while self.smallest(memory).is_some_and(|key| key == row.key) {
             let Some(source) = self.heap.first().and_then(|at| self.sources.get_mut(*at)) else { break };
             source.merge_into(memory, layout, row)?;
@@ -153,14 +156,14 @@ impl Source {
         match self {
             Self::Memory { at, rows, next } => {
                 if let (Some(slice), Some(from)) = (memory.at(*at), rows.get(*next)) {
-                    layout.merge(&mut row.words, slice.words(layout, *from as usize));
+                    layout.merge(&mut row.row.row_mut(), slice.row(layout, *from as usize));
                 }
             }
             Self::Part(cursor) => {
                 let value = cursor.bytes.get(cursor.value.clone()).unwrap_or_default();
-                let read = layout.decode(value, &mut row.scratch);
+                let read = layout.decode(value, &mut row.scratch.row_mut());
                 read.ok_or_else(|| cursor.part.damaged(cursor.chunk))?;
-                layout.merge(&mut row.words, &row.scratch);
+                layout.merge(&mut row.row.row_mut(), row.scratch.row());
             }
         }
         Ok(())

@@ -4,12 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    aggregate::{self, At},
     job::{
         AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
         WatermarkStrategy, WindowSpec,
     },
     slices::Slices,
-    time::Span,
+    time::{Offset, Partition, Span},
 };
 
 fn layout() -> Layout {
@@ -31,18 +32,26 @@ fn layout() -> Layout {
 }
 
 const SLICE: EventTime = EventTime(-7);
+const AT: At = At { time: SLICE, partition: Partition(0), offset: Offset(0) };
 
 fn part(runs: &mut Runs, run: u64, rows: &BTreeMap<Vec<u8>, i64>, layout: &Layout) -> Part {
     let mut writer = runs.writer(SLICE, run);
     for (key, value) in rows {
-        let mut words = vec![0; layout.stride()];
-        layout.add_record(&mut words);
-        layout.add_value(&mut words, 0, *value);
+        let mut row = RowBuf::new(layout);
+        layout.add_record(&mut row.row_mut());
+        layout.add_value(&mut row.row_mut(), 0, *value, &AT);
         let mut bytes = Vec::new();
-        layout.encode(&words, &mut bytes);
+        layout.encode(row.row(), &mut bytes);
         writer.push(key, &bytes);
     }
     writer.finish()
+}
+
+fn largest(layout: &Layout, row: &MergedRow) -> i64 {
+    match layout.results(row.row.row())[..] {
+        [aggregate::Value::Decimal { units, .. }] => i64::try_from(units).unwrap(),
+        ref others => panic!("{others:?}"),
+    }
 }
 
 fn keys() -> impl Strategy<Value = BTreeMap<Vec<u8>, i64>> {
@@ -65,9 +74,9 @@ proptest! {
             }
             if run == 0 {
                 for (key, value) in rows {
-                    let (words, _) = memory.slice_mut(SLICE).row_mut(&layout, key);
-                    layout.add_record(words);
-                    layout.add_value(words, 0, *value);
+                    let (mut row, _) = memory.slice_mut(SLICE).row_mut(&layout, key);
+                    layout.add_record(&mut row);
+                    layout.add_value(&mut row, 0, *value, &AT);
                 }
             } else {
                 let part = part(&mut runs, run, rows, &layout);
@@ -76,9 +85,9 @@ proptest! {
             }
         }
         for key in expected.keys() {
-            let mut words = vec![0; layout.stride()];
+            let mut row = RowBuf::new(&layout);
             let in_runs = parts.iter().skip(1).any(|rows| rows.contains_key(key));
-            prop_assert_eq!(runs.find(SLICE, key, &layout, &mut words).unwrap(), in_runs);
+            prop_assert_eq!(runs.find(SLICE, key, &layout, &mut row.row_mut()).unwrap(), in_runs);
         }
         let after = after.as_deref();
         let mut merge = Merge::default();
@@ -89,7 +98,7 @@ proptest! {
         let mut row = MergedRow::new(&layout);
         let mut merged = Vec::new();
         while merge.next(&memory, &runs, &layout, &mut row).unwrap() {
-            merged.push((row.key.clone(), (row.words[0], row.words[2].cast_signed())));
+            merged.push((row.key.clone(), (layout.records(row.row.row()), largest(&layout, &row))));
         }
         let expected: Vec<_> = expected.into_iter().filter(|(key, _)| Some(key.as_slice()) > after).collect();
         prop_assert_eq!(merged, expected);
@@ -140,7 +149,7 @@ fn a_chunk_in_the_place_of_another_or_damaged_is_not_read() {
     runs.stored(&[id]);
     let mut find = |bytes: Arc<[u8]>| {
         runs.set_store(Arc::new(Other(bytes)));
-        runs.find(SLICE, &[1], &layout, &mut vec![0; layout.stride()])
+        runs.find(SLICE, &[1], &layout, &mut RowBuf::new(&layout).row_mut())
     };
     assert_eq!(find(Arc::clone(&bytes)), Ok(true));
     let mut damaged = bytes.to_vec();

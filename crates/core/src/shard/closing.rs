@@ -2,6 +2,7 @@
 
 use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, state::Operator};
 use crate::{
+    aggregate::{RowBuf, Value},
     block::Closing,
     runs::{MergedRow, Unreadable},
     time::{EventTime, Watermark},
@@ -88,7 +89,8 @@ impl ShardMachine {
             if !merge.next(&state.slices, &state.runs, &state.layout, &mut row)? {
                 return Ok(Emitted::All);
             }
-            self.push_result((grid.start_of(end), end), row.key.clone(), &row.words, Pane::Final, 0);
+            let values = state.layout.results(row.row.row());
+            self.push_result((grid.start_of(end), end), row.key.clone(), values, Pane::Final, 0);
             if !merge.has_more() {
                 return Ok(Emitted::All);
             }
@@ -103,12 +105,11 @@ impl ShardMachine {
         &mut self,
         (start, end): (EventTime, EventTime),
         key: Vec<u8>,
-        words: &[u64],
+        values: Vec<Value>,
         pane: Pane,
         revision: u32,
     ) {
-        let values = self.state.layout.results(words);
-        self.out.bytes += key.len() + ENTRY_OVERHEAD + 24 * values.len();
+        self.out.bytes += key.len() + ENTRY_OVERHEAD + values.iter().map(Value::bytes).sum::<usize>();
         self.out.results.push(ResultRow { key, start, end, pane, revision, values });
     }
 
@@ -139,8 +140,8 @@ impl ShardMachine {
 
     fn emit_late_windows(&mut self, grid: Grid) {
         for (end, key) in std::mem::take(&mut self.late_touched) {
-            let mut words = vec![0; self.state.layout.stride()];
-            if let Err(unreadable) = self.state.find_in_window(grid, end, &key, &mut words) {
+            let mut row = RowBuf::new(&self.state.layout);
+            if let Err(unreadable) = self.state.find_in_window(grid, end, &key, &mut row.row_mut()) {
                 self.failed = Some(unreadable);
                 return;
             }
@@ -150,7 +151,8 @@ impl ShardMachine {
             let revision = *emitted;
             *emitted += 1;
             self.dirty.revisions.insert((end, key.clone()));
-            self.push_result((grid.start_of(end), end), key, &words, Pane::Late, revision);
+            let values = self.state.layout.results(row.row());
+            self.push_result((grid.start_of(end), end), key, values, Pane::Late, revision);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Dirty, ShardMachine, ShardState};
 use crate::{
-    aggregate::Value,
+    aggregate::{Layout, Row, Value},
     block::{Block, Scalars},
     dead_letter::DeadLetter,
     entry::EntryKey,
@@ -379,37 +379,19 @@ struct RowWriter {
 }
 
 impl RowWriter {
-    fn write(
-        &mut self,
-        slice: &crate::slices::Slice,
-        layout: &crate::aggregate::Layout,
-        row: usize,
-        block: &mut Block,
-    ) {
-        self.upsert(EntryKey::Row(slice.start, slice.key(row)), slice.words(layout, row), layout, block);
+    fn write(&mut self, slice: &crate::slices::Slice, layout: &Layout, row: usize, block: &mut Block) {
+        self.upsert(EntryKey::Row(slice.start, slice.key(row)), slice.row(layout, row), layout, block);
     }
 
-    fn write_base(
-        &mut self,
-        slice: EventTime,
-        row: &MergedRow,
-        layout: &crate::aggregate::Layout,
-        block: &mut Block,
-    ) {
-        self.upsert(EntryKey::Base(slice, &row.key), &row.words, layout, block);
+    fn write_base(&mut self, slice: EventTime, row: &MergedRow, layout: &Layout, block: &mut Block) {
+        self.upsert(EntryKey::Base(slice, &row.key), row.row.row(), layout, block);
     }
 
-    fn upsert(
-        &mut self,
-        key: EntryKey<'_>,
-        words: &[u64],
-        layout: &crate::aggregate::Layout,
-        block: &mut Block,
-    ) {
+    fn upsert(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
         self.key.clear();
         self.value.clear();
         key.encode(&mut self.key);
-        layout.encode(words, &mut self.value);
+        layout.encode(row, &mut self.value);
         block.entries.upsert(&self.key, &self.value);
         self.rows += 1;
         self.bytes += self.value.len();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ShardMachine, ShardState, state::Operator};
 use crate::{
-    aggregate::Value,
+    aggregate::{RowBuf, Value},
     entry::Input,
     runs::Unreadable,
     time::{EventTime, Partition, Watermark},
@@ -117,20 +117,20 @@ impl ShardMachine {
         &self,
         grid: Grid,
         key: &[u8],
-        rows: &BTreeMap<EventTime, Vec<u64>>,
+        rows: &BTreeMap<EventTime, RowBuf>,
         end: EventTime,
     ) -> WindowView {
         let state = &self.state;
         let start = grid.start_of(end);
-        let mut words = vec![0; state.layout.stride()];
+        let mut window = RowBuf::new(&state.layout);
         for row in rows.range(start..end).map(|(_, row)| row) {
-            state.layout.merge(&mut words, row);
+            state.layout.merge(&mut window.row_mut(), row.row());
         }
         WindowView {
             start,
             end,
-            records: state.layout.records(&words),
-            values: state.layout.results(&words),
+            records: state.layout.records(window.row()),
+            values: state.layout.results(window.row()),
             closed: Some(end) <= state.watermark,
             emitted: state.revisions.get(&end).and_then(|keys| keys.get(key)).copied(),
         }
@@ -139,18 +139,18 @@ impl ShardMachine {
 
 impl ShardState {
     /// The rows of `key`, by slice.
-    fn rows_of(&self, key: &[u8]) -> Result<BTreeMap<EventTime, Vec<u64>>, Unreadable> {
+    fn rows_of(&self, key: &[u8]) -> Result<BTreeMap<EventTime, RowBuf>, Unreadable> {
         let in_memory = self
             .slices
             .iter()
-            .filter_map(|slice| Some((slice.start, slice.words(&self.layout, slice.find(key)?).to_vec())));
+            .filter_map(|slice| Some((slice.start, slice.row(&self.layout, slice.find(key)?).to_owned())));
         let mut rows: BTreeMap<_, _> = in_memory.collect();
         for (slice, _) in self.runs.range(EventTime(i64::MIN), EventTime(i64::MAX)) {
-            let mut words = rows.remove(&slice);
-            let was_there = words.is_some();
-            let row = words.get_or_insert_with(|| vec![0; self.layout.stride()]);
-            if self.runs.find(slice, key, &self.layout, row)? || was_there {
-                rows.extend(words.map(|words| (slice, words)));
+            let in_memory = rows.remove(&slice);
+            let was_there = in_memory.is_some();
+            let mut row = in_memory.unwrap_or_else(|| RowBuf::new(&self.layout));
+            if self.runs.find(slice, key, &self.layout, &mut row.row_mut())? || was_there {
+                rows.insert(slice, row);
             }
         }
         Ok(rows)

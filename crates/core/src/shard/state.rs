@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
 use crate::{
-    aggregate::{Layout, put_varint},
+    aggregate::{Layout, RowBuf, RowMut, put_varint},
     announcement::AssignmentId,
     block::{Block, BlockError, Change, Closing, JobId, Scalars},
     entry::{EntryKey, Input, take_u64},
@@ -207,7 +207,7 @@ impl ShardState {
             while merge.next(&Slices::default(), &self.runs, &self.layout, &mut row)? {
                 let slice = self.slices.slice_mut(part.slice);
                 if slice.find(&row.key).is_none() {
-                    slice.restored_row_mut(&self.layout, &row.key).copy_from_slice(&row.words);
+                    slice.restored_row_mut(&self.layout, &row.key).set(row.row.row());
                 }
             }
         }
@@ -290,31 +290,31 @@ impl ShardState {
         if self.slices.range(start, end).any(|slice| slice.find(key).is_some()) {
             return Ok(true);
         }
-        let mut words = vec![0; self.layout.stride()];
+        let mut row = RowBuf::new(&self.layout);
         for (slice, _) in self.runs.range(start, end) {
-            if self.runs.find(slice, key, &self.layout, &mut words)? {
+            if self.runs.find(slice, key, &self.layout, &mut row.row_mut())? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Merges the rows of `key` in the window that ends at `end` into `words`.
+    /// Merges the rows of `key` in the window that ends at `end` into `into`.
     pub(super) fn find_in_window(
         &self,
         grid: Grid,
         end: EventTime,
         key: &[u8],
-        words: &mut [u64],
+        into: &mut RowMut<'_>,
     ) -> Result<(), Unreadable> {
         let start = grid.start_of(end);
         for slice in self.slices.range(start, end) {
             if let Some(row) = slice.find(key) {
-                self.layout.merge(words, slice.words(&self.layout, row));
+                self.layout.merge(into, slice.row(&self.layout, row));
             }
         }
         for (slice, _) in self.runs.range(start, end) {
-            self.runs.find(slice, key, &self.layout, words)?;
+            self.runs.find(slice, key, &self.layout, into)?;
         }
         Ok(())
     }
@@ -375,8 +375,8 @@ impl ShardState {
                 *self.input_mut(partition) = input;
             }
             EntryKey::Row(slice, key) => {
-                let row = self.slices.slice_mut(slice).restored_row_mut(&self.layout, key);
-                self.layout.decode(value, row)?;
+                let mut row = self.slices.slice_mut(slice).restored_row_mut(&self.layout, key);
+                self.layout.decode(value, &mut row)?;
             }
             EntryKey::Base(..) => return None,
             EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
@@ -474,7 +474,7 @@ impl ShardState {
         let mut rows = BTreeMap::new();
         for slice in self.slices.iter() {
             for row in 0..slice.len() {
-                rows.insert((slice.start, slice.key(row).to_vec()), slice.words(&self.layout, row).to_vec());
+                rows.insert((slice.start, slice.key(row).to_vec()), slice.row(&self.layout, row).to_owned());
             }
         }
         let unreadable = self.add_runs(&mut rows).err();
@@ -500,14 +500,15 @@ impl ShardState {
 }
 
 impl ShardState {
-    fn add_runs(&self, rows: &mut BTreeMap<(EventTime, Vec<u8>), Vec<u64>>) -> Result<(), Unreadable> {
+    fn add_runs(&self, rows: &mut BTreeMap<(EventTime, Vec<u8>), RowBuf>) -> Result<(), Unreadable> {
         for part in self.runs.parts() {
             let mut merge = Merge::default();
             merge.add_part(Arc::clone(part), None, &self.runs)?;
             let mut row = MergedRow::new(&self.layout);
             while merge.next(&Slices::default(), &self.runs, &self.layout, &mut row)? {
-                let words = rows.entry((part.slice, row.key.clone()));
-                self.layout.merge(words.or_insert_with(|| vec![0; self.layout.stride()]), &row.words);
+                let into = rows.entry((part.slice, row.key.clone()));
+                let into = into.or_insert_with(|| RowBuf::new(&self.layout));
+                self.layout.merge(&mut into.row_mut(), row.row.row());
             }
         }
         Ok(())
@@ -519,7 +520,7 @@ impl ShardState {
 #[allow(missing_docs, reason = "the fields are those of the state")]
 pub struct CanonicalState {
     pub inputs: Vec<Input>,
-    pub rows: BTreeMap<(EventTime, Vec<u8>), Vec<u64>>,
+    pub rows: BTreeMap<(EventTime, Vec<u8>), RowBuf>,
     /// Set where some rows could not be read.
     pub unreadable: Option<Unreadable>,
     pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,

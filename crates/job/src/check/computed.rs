@@ -103,17 +103,17 @@ impl Checker<'_> {
         let counted = checked.iter().filter(|(_, function, _)| *function == AggregateFn::Count);
         for (_, function, column) in computed.chain(counted) {
             if let Some(column) = column
-                && !columns.iter().any(|known| serves(known, *function, column))
+                && !columns.iter().any(|known| serves(known, function, column))
             {
                 columns.push(column.clone());
             }
         }
         let aggregates = checked.iter().map(|(name, function, column)| AggregateSpec {
             name: (*name).clone(),
-            function: *function,
+            function: function.clone(),
             column: column
                 .as_ref()
-                .and_then(|column| columns.iter().position(|known| serves(known, *function, column))),
+                .and_then(|column| columns.iter().position(|known| serves(known, function, column))),
         });
         let aggregates = aggregates.collect();
         Some((columns, aggregates))
@@ -161,8 +161,8 @@ impl Checker<'_> {
     }
 }
 
-fn serves(known: &ColumnSpec, function: AggregateFn, wanted: &ColumnSpec) -> bool {
-    known.pointer == wanted.pointer && (function == AggregateFn::Count || known.scale == wanted.scale)
+fn serves(known: &ColumnSpec, function: &AggregateFn, wanted: &ColumnSpec) -> bool {
+    known.pointer == wanted.pointer && (*function == AggregateFn::Count || known.scale == wanted.scale)
 }
 
 fn rest(offset: Span, step: Span) -> String {

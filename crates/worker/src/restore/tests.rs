@@ -3,7 +3,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidegate_core::{
-    aggregate::Layout,
+    aggregate::{Layout, RowBuf},
     block::JobId,
     entry::EntryKey,
     job::JobSpec,
@@ -152,14 +152,14 @@ fn block(incarnation: u64, sequence: u64) -> Block {
     let spec: JobSpec = job().core;
     let layout = Layout::new(&spec);
     let (mut key, mut value) = (Vec::new(), Vec::new());
-    let mut row = vec![0; layout.stride()];
-    row[0] = sequence;
+    let mut row = RowBuf::new(&layout);
+    (0..sequence).for_each(|_| layout.add_record(&mut row.row_mut()));
     EntryKey::Row(
         spec.operator.grid().expect("windows").slice_of(EventTime(50)),
         format!("key-{sequence}").as_bytes(),
     )
     .encode(&mut key);
-    layout.encode(&row, &mut value);
+    layout.encode(row.row(), &mut value);
     let mut block = Block { incarnation, sequence, ..Block::default() };
     block.scalars.watermark = Some(EventTime(0).plus(Span(i64::try_from(sequence).unwrap())));
     block.entries.upsert(&key, &value);

@@ -338,10 +338,10 @@ fn longest_log(
 /// What the rows take in a block.
 fn encoded(state: &CanonicalState, layout: &Layout) -> usize {
     let mut block = Block::default();
-    for ((slice, key), words) in &state.rows {
+    for ((slice, key), row) in &state.rows {
         let (mut entry, mut value) = (Vec::new(), Vec::new());
         EntryKey::Row(*slice, key).encode(&mut entry);
-        layout.encode(words, &mut value);
+        layout.encode(row.row(), &mut value);
         block.entries.upsert(&entry, &value);
     }
     block.entries.len()
