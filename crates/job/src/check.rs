@@ -2,6 +2,7 @@
 //!
 //! Everything is checked before anything is refused, so that one run names all that is wrong.
 
+mod aggregates;
 mod computed;
 mod format;
 mod source;

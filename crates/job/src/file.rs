@@ -7,16 +7,14 @@ use crate::job::Job;
 use crate::report::Report;
 use crate::{check, decode, node};
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 15] = [
-    "auto", "collect", "distinct", "early", "every", "first", "last", "quantile", "reorder", "session",
-    "sliding", "stddev", "top_k", "variance", "wasm",
-];
+pub(crate) const NOT_SUPPORTED_YET: [&str; 10] =
+    ["auto", "collect", "distinct", "early", "every", "reorder", "session", "sliding", "top_k", "wasm"];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -327,6 +325,17 @@ pub(crate) struct AggregateEntry {
     /// Decimal places kept of `field`. Default 6.
     #[schemars(range(max = 18))]
     pub(crate) scale: Option<u32>,
+    /// Which quantile, from 0 to 1, or a list of them; only with `quantile`, and required there.
+    pub(crate) q: Option<RanksText>,
+    /// How far off a quantile may be, as a share of the value, from `0.1%` to `20%`; only with `quantile`. Default `1%`.
+    pub(crate) accuracy: Option<ShareText>,
+}
+
+/// One quantile, or several.
+#[derive(Debug)]
+pub(crate) enum RanksText {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// What is computed.
@@ -343,20 +352,15 @@ pub(crate) enum Function {
     Max,
     /// Sum divided by number of values.
     Avg,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// Sample variance.
     Variance,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// Square root of the sample variance.
     Stddev,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The value of the earliest record that has one.
     First,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The value of the latest record that has one.
     Last,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// Quantiles within a relative error.
     Quantile,
     /// Not supported yet.
     #[schemars(skip)]
@@ -484,5 +488,27 @@ impl<'de> Deserialize<'de> for TimeEntry {
             }
         }
         deserializer.deserialize_any(Entry)
+    }
+}
+
+impl<'de> Deserialize<'de> for RanksText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ranks;
+        impl<'de> Visitor<'de> for Ranks {
+            type Value = RanksText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 1, or a list of them")
+            }
+
+            fn visit_str<E: Error>(self, number: &str) -> Result<RanksText, E> {
+                Ok(RanksText::One(number.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<RanksText, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(RanksText::Several)
+            }
+        }
+        deserializer.deserialize_any(Ranks)
     }
 }

@@ -61,6 +61,19 @@ pub(crate) fn parse_share(text: &str) -> Result<PerMillion, Flaw> {
     share.map(PerMillion).ok_or_else(|| flaw("is not above 0% and at most 50%"))
 }
 
+/// A number from 0 to 1, with at most six decimal places.
+pub(crate) fn parse_rank(text: &str) -> Result<PerMillion, Flaw> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let read = digits(whole) && digits(places) && places.len() <= 6;
+    let rank = format!("{whole}{places:0<6}").parse().ok().filter(|rank| read && *rank <= 1_000_000);
+    rank.map(PerMillion).ok_or_else(|| {
+        let what =
+            format!("`{}` is not a number from 0 to 1 with at most six decimal places", text.escape_debug());
+        Flaw::new(what, "write it as in `0.99`; the median is `0.5`")
+    })
+}
+
 /// A span as a job file writes it, with the largest unit that keeps it whole: `90s`, `2h`.
 #[must_use]
 pub fn duration_text(span: Span) -> String {

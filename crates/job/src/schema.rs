@@ -1,6 +1,6 @@
 //! The JSON Schema of the job file, made from the types of `file`.
 
-use crate::file::{JobFile, Pointer, TimeEntry, UnitWord};
+use crate::file::{JobFile, Pointer, RanksText, TimeEntry, UnitWord};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
@@ -60,5 +60,20 @@ impl JsonSchema for TimeEntry {
                 },
             ],
         })
+    }
+}
+
+impl JsonSchema for RanksText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RanksText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let rank = json_schema!({ "type": "number", "minimum": 0, "maximum": 1 });
+        json_schema!({ "oneOf": [rank, { "type": "array", "items": rank, "minItems": 1, "maxItems": 20 }] })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 use crate::{duration_text, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
-    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion,
+    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
     WatermarkSpec, WatermarkStrategy, WindowSpec,
 };
 use tidegate_core::time::{Shard, Span};
@@ -241,6 +241,26 @@ fn a_field_is_one_column_for_each_scale_and_a_count_takes_any() {
             aggregate("mean", AggregateFn::Avg, Some(0)),
             aggregate("fine", AggregateFn::Max, Some(1)),
         ]
+    );
+}
+
+#[test]
+fn quantiles_are_one_or_several_within_an_accuracy() {
+    let aggregates = "  - { name: p99, fn: quantile, field: /a, q: 0.99 }
+  - { name: many, fn: quantile, field: /a, q: [0, 0.5, 1], accuracy: 0.5% }";
+    let job = job(&least_with("  - { name: n, fn: count }", aggregates));
+    let quantile = |accuracy, ranks| AggregateFn::Quantile { accuracy: PerMillion(accuracy), ranks };
+    let several = [0, 500_000, 1_000_000].map(PerMillion).to_vec();
+    assert_eq!(
+        job.core.aggregates,
+        [
+            aggregate("p99", quantile(10_000, Ranks::One(PerMillion(990_000))), Some(0)),
+            aggregate("many", quantile(5_000, Ranks::Several(several)), Some(0)),
+        ]
+    );
+    assert!(
+        job.describe()
+            .contains(r#"aggregates[0]: "p99" quantile 990000 within 10000 of 1000000 of columns[0]"#)
     );
 }
 

@@ -1,14 +1,10 @@
-//! What is computed: windows, aggregates, and the columns that these need.
+//! What is computed: windows and aggregates.
 
 use super::Checker;
-use crate::file::{AggregateEntry, Function, JobFile, WindowChoice};
-use crate::names;
+use crate::file::{JobFile, WindowChoice};
 use crate::quantity::duration_text;
-use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnSpec, OperatorSpec, WindowSpec};
+use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, WindowSpec};
 use tidegate_core::time::Span;
-
-const SCALE: u32 = 6;
-const MAX_SCALE: u32 = 18;
 
 impl Checker<'_> {
     pub(super) fn computed(
@@ -80,89 +76,6 @@ impl Checker<'_> {
         }
         Some(OperatorSpec::Windows(WindowSpec { size, step, offset }))
     }
-
-    fn aggregates(&mut self, entries: &[AggregateEntry]) -> Option<(Vec<ColumnSpec>, Vec<AggregateSpec>)> {
-        let mut checked = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
-            let path = format!("aggregates[{index}]");
-            self.names(&format!("{path}.name"), &entry.name, names::result_field);
-            let earlier = entries.iter().take(index).position(|earlier| earlier.name == entry.name);
-            if let Some(earlier) = earlier {
-                let what =
-                    format!("`{}` is already the name of aggregates[{earlier}]", entry.name.escape_debug());
-                self.refuse(&format!("{path}.name"), what, "choose another name");
-            }
-            checked
-                .push(self.aggregate(&path, entry).map(|(function, column)| (&entry.name, function, column)));
-        }
-        let checked: Vec<_> = checked.into_iter().collect::<Option<_>>()?;
-
-        // What is only counted shares the column of what is computed of the same field, whatever its scale.
-        let mut columns: Vec<ColumnSpec> = Vec::new();
-        let computed = checked.iter().filter(|(_, function, _)| *function != AggregateFn::Count);
-        let counted = checked.iter().filter(|(_, function, _)| *function == AggregateFn::Count);
-        for (_, function, column) in computed.chain(counted) {
-            if let Some(column) = column
-                && !columns.iter().any(|known| serves(known, function, column))
-            {
-                columns.push(column.clone());
-            }
-        }
-        let aggregates = checked.iter().map(|(name, function, column)| AggregateSpec {
-            name: (*name).clone(),
-            function: function.clone(),
-            column: column
-                .as_ref()
-                .and_then(|column| columns.iter().position(|known| serves(known, function, column))),
-        });
-        let aggregates = aggregates.collect();
-        Some((columns, aggregates))
-    }
-
-    fn aggregate(&mut self, path: &str, entry: &AggregateEntry) -> Option<(AggregateFn, Option<ColumnSpec>)> {
-        let function = match entry.function {
-            Function::Count => AggregateFn::Count,
-            Function::Sum => AggregateFn::Sum,
-            Function::Min => AggregateFn::Min,
-            Function::Max => AggregateFn::Max,
-            Function::Avg => AggregateFn::Avg,
-            Function::Variance => return self.unsupported_function(path, "variance"),
-            Function::Stddev => return self.unsupported_function(path, "stddev"),
-            Function::First => return self.unsupported_function(path, "first"),
-            Function::Last => return self.unsupported_function(path, "last"),
-            Function::Quantile => return self.unsupported_function(path, "quantile"),
-            Function::Distinct => return self.unsupported_function(path, "distinct"),
-            Function::TopK => return self.unsupported_function(path, "top_k"),
-            Function::Collect => return self.unsupported_function(path, "collect"),
-            Function::Wasm => return self.unsupported_function(path, "wasm"),
-        };
-        if function == AggregateFn::Count && entry.scale.is_some() {
-            self.refuse(&format!("{path}.scale"), "a count has no decimal places", "remove `scale`");
-        }
-        let scale = self.number(&format!("{path}.scale"), entry.scale, SCALE, 0..=MAX_SCALE);
-        match &entry.field {
-            Some(pointer) => {
-                let pointer = self.pointer(&format!("{path}.field"), pointer);
-                Some((function, Some(ColumnSpec { pointer: pointer?, scale: scale? })))
-            }
-            None if function == AggregateFn::Count => Some((function, None)),
-            None => {
-                let what = format!("`{}` has no `field`", entry.name.escape_debug());
-                self.refuse(path, what, "say what it is computed of, as in `field: /amount`");
-                None
-            }
-        }
-    }
-
-    fn unsupported_function<T>(&mut self, path: &str, name: &str) -> Option<T> {
-        let what = format!("the aggregate `{name}`");
-        self.unsupported(&format!("{path}.fn"), &what, "use count, sum, min, max or avg");
-        None
-    }
-}
-
-fn serves(known: &ColumnSpec, function: &AggregateFn, wanted: &ColumnSpec) -> bool {
-    known.pointer == wanted.pointer && (*function == AggregateFn::Count || known.scale == wanted.scale)
 }
 
 fn rest(offset: Span, step: Span) -> String {

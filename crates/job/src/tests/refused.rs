@@ -186,7 +186,7 @@ fn unknown_words() {
     replaced(
         "fn: count",
         "fn: median",
-        "job.yaml:10:20: aggregates[0].fn: unknown value `median`; known here: count, sum, min, max, avg",
+        "job.yaml:10:20: aggregates[0].fn: unknown value `median`; known here: count, sum, min, max, avg, variance, stddev, first, last, quantile",
     );
     replaced(
         "topic: in",
@@ -274,14 +274,12 @@ fn what_is_not_supported_yet() {
         "early: 5s",
         "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",
     );
-    for function in
-        ["variance", "stddev", "first", "last", "quantile", "distinct", "top_k", "collect", "wasm"]
-    {
+    for function in ["distinct", "top_k", "collect", "wasm"] {
         replaced(
             "fn: count",
             &format!("fn: {function}"),
             &format!(
-                "job.yaml:10:20: aggregates[0].fn: not supported yet: the aggregate `{function}` at line 10; use count, sum, min, max or avg"
+                "job.yaml:10:20: aggregates[0].fn: not supported yet: the aggregate `{function}` at line 10; use one of those in docs/job.md"
             ),
         );
     }
@@ -290,6 +288,41 @@ fn what_is_not_supported_yet() {
         "{ topic: dead, replay: { mode: auto, every: 10m } }",
         "job.yaml:12:45: dead_letter.replay.mode: not supported yet: automatic replay at line 12; use `manual`",
     );
+}
+
+#[test]
+fn keys_of_another_aggregate_and_bad_quantiles() {
+    replaced(
+        "fn: count",
+        "fn: max, field: /a, q: 0.5, accuracy: 1%",
+        "\
+job.yaml:10:39: aggregates[0].q: `q` belongs to `quantile`; remove `q`, or use `fn: quantile`
+job.yaml:10:54: aggregates[0].accuracy: `accuracy` belongs to `quantile`; remove `accuracy`, or use `fn: quantile`",
+    );
+    replaced(
+        "fn: count",
+        "fn: quantile, field: /a",
+        "job.yaml:10:5: aggregates[0]: `quantile` needs a `q`; say which, as in `q: 0.99` or `q: [0.5, 0.99]`",
+    );
+    replaced(
+        "fn: count",
+        "fn: quantile, field: /a, q: 0.5, accuracy: 0.01%",
+        "job.yaml:10:59: aggregates[0].accuracy: must be from 0.1% to 20%; use `1%`, or leave it out",
+    );
+    replaced(
+        "fn: count",
+        "fn: quantile, field: /a, q: []",
+        "job.yaml:10:41: aggregates[0].q: must be a number, or a list of 1 to 20 of them; write it as in `q: 0.99` or `q: [0.5, 0.99]`",
+    );
+    for rank in ["1.1", "99%", "-1", "0.1234567", ".5", "1."] {
+        replaced(
+            "fn: count",
+            &format!("fn: quantile, field: /a, q: [0, {rank}]"),
+            &format!(
+                "job.yaml:10:48: aggregates[0].q[1]: `{rank}` is not a number from 0 to 1 with at most six decimal places; write it as in `0.99`; the median is `0.5`"
+            ),
+        );
+    }
 }
 
 #[test]
