@@ -9,6 +9,7 @@ use crate::dev::{Broker, Run, job_file, root, signal_to};
 
 const TUMBLING: &str = "flights-tumbling.yaml";
 const HOPPING: &str = "flights-hopping.yaml";
+const SESSION: &str = "flights-session.yaml";
 
 #[test]
 fn tumbling_on_the_embedded_broker_with_one_worker() {
@@ -48,6 +49,26 @@ fn hopping_on_apache_kafka_with_one_worker() {
 #[test]
 fn hopping_on_apache_kafka_with_three_workers() {
     equals_sql(HOPPING, Broker::Apache, 3, None);
+}
+
+#[test]
+fn sessions_on_the_embedded_broker_with_one_worker() {
+    equals_sql(SESSION, Broker::Embedded, 1, None);
+}
+
+#[test]
+fn sessions_on_the_embedded_broker_with_three_workers_of_which_one_is_killed() {
+    equals_sql(SESSION, Broker::Embedded, 3, Some("worker-1"));
+}
+
+#[test]
+fn sessions_on_apache_kafka_with_one_worker_that_is_killed() {
+    equals_sql(SESSION, Broker::Apache, 1, Some("worker-0"));
+}
+
+#[test]
+fn sessions_on_apache_kafka_with_three_workers() {
+    equals_sql(SESSION, Broker::Apache, 3, None);
 }
 
 #[test]
@@ -91,10 +112,10 @@ fn equals_sql(job: &str, broker: Broker, workers: u32, killed: Option<&str>) {
     let ended = run.end();
     let [records, windows, dead_letters] = ended.verified();
 
-    let expected = if job == TUMBLING {
-        "expected-tumbling-1h-carrier.csv.gz"
-    } else {
-        "expected-hopping-6h-1h-origin.csv.gz"
+    let expected = match job {
+        TUMBLING => "expected-tumbling-1h-carrier.csv.gz",
+        HOPPING => "expected-hopping-6h-1h-origin.csv.gz",
+        _ => "expected-session-2h-dest.csv.gz",
     };
     let (header, expected) = csv(&unzipped(&data.join(expected)));
     assert_eq!(rows_of(&output, &header), expected);

@@ -38,6 +38,7 @@ fn state_entries() {
     assert_eq!(key(EntryKey::Revision(EventTime(0), b"k")), "0280000000000000006b");
     assert_eq!(key(EntryKey::Base(EventTime(0), b"k")), "0380000000000000006b");
     assert_eq!(key(EntryKey::Index(EventTime(0), 258)), "0480000000000000000000000000000102");
+    assert_eq!(key(EntryKey::Session(EventTime(0), b"k")), "0580000000000000006b");
     let mut value = Vec::new();
     Input { next: Offset(300), watermark: Some(EventTime(-2)), applied: 5, dead: 1 }.encode(&mut value);
     assert_eq!(hex(&value), "ac0201fffffffffffffffe0501");

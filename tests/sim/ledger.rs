@@ -1,11 +1,12 @@
 //! What a `read_committed` reader has seen, and the invariants that hold for it at every commit (design §6).
 
-use std::{collections::BTreeMap, collections::BTreeSet, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, collections::BTreeSet, rc::Rc};
 
 use tidegate_core::{
+    aggregate::Value,
     announcement::Announcement,
     dead_letter::{DeadLetter, Reason},
-    job::{JobSpec, OnQuiet},
+    job::{JobSpec, OnQuiet, OperatorSpec},
     shard::{Pane, ResultRow, ShardState},
     time::{EventTime, Offset, Partition, Shard, Watermark},
 };
@@ -13,7 +14,7 @@ use tidegate_core::{
 use crate::{
     changelog::JOB,
     context::CommitRequest,
-    oracle::{self, Answer},
+    oracle::{self, Answer, Window},
     scenario::Scenario,
     topic::{Record, Topic},
     violation::{ensure, violated},
@@ -24,11 +25,12 @@ pub struct Ledger {
     scenario: Rc<Scenario>,
     topic: Rc<Topic>,
     shards: Vec<Account>,
-    results: BTreeMap<(Vec<u8>, EventTime), Vec<ResultRow>>,
+    results: BTreeMap<Window, Vec<ResultRow>>,
     letters: BTreeMap<(Partition, Offset), DeadLetter>,
     announced: Vec<Announcement>,
     raised: BTreeMap<Partition, Vec<(Offset, EventTime)>>,
     answer: Option<Answer>,
+    split: Cell<u64>,
 }
 
 /// One shard's committed chain.
@@ -67,6 +69,7 @@ impl Ledger {
             announced: Vec::new(),
             raised: BTreeMap::new(),
             answer,
+            split: Cell::new(0),
         }
     }
 
@@ -188,7 +191,21 @@ impl Ledger {
         let seen = || format!("{letter:?}");
         ensure(!self.scenario.exact, "I4: no record within the delay is late", seen);
         let job = &self.scenario.job;
-        let ends = oracle::window_ends(job, record.time.0);
+        let spec = match &job.operator {
+            OperatorSpec::Windows(spec) => spec,
+            OperatorSpec::Sessions(spec) => {
+                let end = oracle::session_end(spec, record.time.0);
+                let over = Some(end.plus(job.allowed_lateness)) <= letter.watermark;
+                ensure(
+                    letter.reason == Reason::Late && over,
+                    "I4: what a late record would begin is over",
+                    seen,
+                );
+                let named = letter.missed == Some((record.time, end));
+                return ensure(named, "I4: the windows missed are named", seen);
+            }
+        };
+        let ends = oracle::window_ends(spec, record.time.0);
         let over = |end: &EventTime| Some(end.plus(job.allowed_lateness)) <= letter.watermark;
         let legitimate = match letter.reason {
             Reason::Late => ends.iter().all(over),
@@ -196,7 +213,7 @@ impl Ledger {
         };
         ensure(legitimate, "I4: a late record has missed only windows that are over", seen);
         let named = letter.missed.is_some_and(|(start, end)| {
-            ends.contains(&end) && ends.contains(&start.plus(job.operator.reach())) && start < end
+            ends.contains(&end) && ends.contains(&start.plus(spec.size)) && start < end
         });
         ensure(named, "I4: the windows missed are named", seen);
     }
@@ -206,7 +223,7 @@ impl Ledger {
         let own = Shard::of(&row.key, self.scenario.job.shards) == shard;
         ensure(own, "I4: a result is of the shard's keys", seen);
         ensure(Some(row.end) <= after.watermark(), "I4: a window is emitted after its end", seen);
-        let window = (row.key.clone(), row.end);
+        let window = (row.key.clone(), row.start, row.end);
         let emitted = self.results.entry(window.clone()).or_default();
         ensure(row.revision as usize == emitted.len(), "I4: revisions count up, each once", || {
             format!("{row:?} after {emitted:?}")
@@ -366,6 +383,9 @@ impl Ledger {
         let expected = oracle::batch(&self.scenario.job, kept, |record, end| {
             letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))
         });
+        if let OperatorSpec::Sessions(_) = self.scenario.job.operator {
+            return self.check_sessions(&expected);
+        }
         for (window, rows) in &self.results {
             let right = expected
                 .get(window)
@@ -374,14 +394,62 @@ impl Ledger {
                 format!("{rows:?}, batch {:?}", expected.get(window))
             });
         }
-        for ((key, end), values) in &expected {
-            let shard = Shard::of(key, self.scenario.job.shards);
-            let over = Some(*end) <= self.state(shard).watermark();
-            let emitted = self.results.contains_key(&(key.clone(), *end));
-            ensure(emitted || !over, "I4: every window that is over is there", || {
-                format!("{} in the window that ends at {end}: {values:?}", String::from_utf8_lossy(key))
+        for (window, values) in &expected {
+            let emitted = self.results.contains_key(window);
+            ensure(emitted || !self.is_over(window), "I4: every window that is over is there", || {
+                format!("{window:?}: {values:?}")
             });
         }
+    }
+
+    fn is_over(&self, (key, _, end): &Window) -> bool {
+        let shard = Shard::of(key, self.scenario.job.shards);
+        Some(*end) <= self.state(shard).watermark()
+    }
+
+    /// A session of the batch is there as one; or, where a record came so late that what it joins had been forgotten, in parts
+    /// that overlap and hold all of it.
+    fn check_sessions(&self, expected: &Answer) {
+        let last = self.results.iter().filter_map(|(window, rows)| Some((window, rows.last()?)));
+        let mut kept: BTreeMap<&Window, &ResultRow> =
+            last.filter(|(_, row)| row.pane != Pane::Retracted).collect();
+        for (window, values) in expected {
+            let (key, start, end) = window;
+            let (from, to) = ((key.clone(), *start, *start), (key.clone(), *end, *start));
+            let parts: Vec<&ResultRow> = kept.range::<Window, _>(&from..&to).map(|(_, row)| *row).collect();
+            let seen = || format!("{window:?}: {values:?}, parts {parts:?}");
+            let fits = parts.iter().all(|part| part.end <= *end);
+            ensure(fits, "I4: a session is within that of the batch", seen);
+            if let [part] = parts.as_slice()
+                && part.end == *end
+                && part.start == *start
+            {
+                ensure(
+                    oracle::same(&self.scenario.job, &part.values, values),
+                    "I4: the last revision is that of the batch",
+                    seen,
+                );
+            } else if self.is_over(window) {
+                let records = |value: Option<&Value>| match value {
+                    Some(Value::Count(count)) => *count,
+                    other => panic!("the first aggregate counts records, {other:?}"),
+                };
+                let counted: u64 = parts.iter().map(|part| records(part.values.first())).sum();
+                let joined = parts.windows(2).all(|pair| pair[1].start < pair[0].end);
+                let whole = parts.first().is_some_and(|part| part.start == *start)
+                    && parts.iter().map(|part| part.end).max() == Some(*end);
+                let right = joined && whole && counted == records(values.first()) && !self.scenario.exact;
+                ensure(right, "I4: the parts of a session are all of it", seen);
+                self.split.set(self.split.get() + 1);
+            }
+            kept.retain(|(of, from, _), _| of != key || from < start || from >= end);
+        }
+        ensure(kept.is_empty(), "I4: a result is of records", || format!("{kept:?}"));
+    }
+
+    /// Sessions that came out in parts.
+    pub const fn split(&self) -> u64 {
+        self.split.get()
     }
 }
 

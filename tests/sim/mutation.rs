@@ -49,6 +49,8 @@ pub enum Mutation {
     PurgesAreForgotten,
     /// §3.4: where a closing stopped is not in the delta.
     ClosingsAreForgotten,
+    /// §7: the result of a session that has become part of another stays as it is.
+    RetractionsAreLost,
     /// §3.5: the log is cut before its snapshot is whole.
     TruncatesTooFar,
     /// §3.5: the log is never cut.

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use tidegate_core::{
     aggregate::Value,
-    job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec, Ranks},
+    job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec, Ranks, SessionSpec, WindowSpec},
     time::EventTime,
 };
 
 use crate::topic::Record;
 
-/// Values by group key and window end.
-pub type Answer = BTreeMap<(Vec<u8>, EventTime), Vec<Value>>;
+/// Group key, start and end.
+pub type Window = (Vec<u8>, EventTime, EventTime);
+/// Values by window.
+pub type Answer = BTreeMap<Window, Vec<Value>>;
 
 /// The answer over `records`, except where `misses` says that a record is not in the window that ends there.
 pub fn batch<'a>(
@@ -20,20 +22,27 @@ pub fn batch<'a>(
     records: impl Iterator<Item = &'a Record>,
     misses: impl Fn(&Record, EventTime) -> bool,
 ) -> Answer {
-    let mut windows: BTreeMap<(Vec<u8>, EventTime), Vec<&Record>> = BTreeMap::new();
-    for record in records.filter(|record| record.rejected.is_none()) {
-        for end in window_ends(job, record.time.0) {
-            if !misses(record, end) {
-                windows.entry((record.key.clone(), end)).or_default().push(record);
+    let records = records.filter(|record| record.rejected.is_none());
+    let windows = match &job.operator {
+        OperatorSpec::Sessions(spec) => sessions(spec, records),
+        OperatorSpec::Windows(spec) => {
+            let mut windows: BTreeMap<Window, Vec<&Record>> = BTreeMap::new();
+            for record in records {
+                for end in window_ends(spec, record.time.0) {
+                    if !misses(record, end) {
+                        let window = (record.key.clone(), end.minus(spec.size), end);
+                        windows.entry(window).or_default().push(record);
+                    }
+                }
             }
+            windows
         }
-    }
+    };
     windows.into_iter().map(|(window, records)| (window, values(job, &records))).collect()
 }
 
 /// Ends of the windows `[k·step + offset, k·step + offset + size)` that hold `time`.
-pub fn window_ends(job: &JobSpec, time: i64) -> Vec<EventTime> {
-    let OperatorSpec::Windows(window) = job.operator;
+pub fn window_ends(window: &WindowSpec, time: i64) -> Vec<EventTime> {
     let (size, step, offset) = (window.size.0, window.step.0, window.offset.0);
     let mut k = (time - offset - size) / step - 2;
     let mut ends = Vec::new();
@@ -44,6 +53,33 @@ pub fn window_ends(job: &JobSpec, time: i64) -> Vec<EventTime> {
         k += 1;
     }
     ends
+}
+
+/// The end of a session whose last record is at `time`.
+pub fn session_end(spec: &SessionSpec, time: i64) -> EventTime {
+    let cut = spec.cut.map(|cut| (time.div_euclid(cut.0) + 1) * cut.0);
+    EventTime(cut.map_or(time + spec.gap.0, |cut| cut.min(time + spec.gap.0)))
+}
+
+/// A record at or after the end of what its key has so far begins a new session.
+fn sessions<'a>(
+    spec: &SessionSpec,
+    records: impl Iterator<Item = &'a Record>,
+) -> BTreeMap<Window, Vec<&'a Record>> {
+    let mut records: Vec<_> = records.collect();
+    records.sort_by_key(|record| (&record.key, record.time));
+    let mut sessions: Vec<(Window, Vec<&Record>)> = Vec::new();
+    for record in records {
+        let end = session_end(spec, record.time.0);
+        match sessions.last_mut() {
+            Some(((key, _, open), members)) if *key == record.key && record.time < *open => {
+                *open = end;
+                members.push(record);
+            }
+            _ => sessions.push(((record.key.clone(), record.time, end), vec![record])),
+        }
+    }
+    sessions.into_iter().collect()
 }
 
 fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {

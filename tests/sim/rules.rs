@@ -56,9 +56,11 @@
 //! | 5 | a restarted coordinator waits a grace period and moves nothing | `a_coordinator_restart_moves_no_shard` |
 //! | 7 | aggregates are deterministic | every seed: each result equals the batch, whatever the interleaving |
 //! | 7 | hopping: `late_partial` | every seed, counted in `runner::EXERCISED` |
+//! | 7 | a session record is merged first, then judged | core `a_record_is_merged_before_it_is_judged_and_what_has_no_session_left_is_a_dead_letter` |
+//! | 7 | merging away an emitted session retracts it, in the same commit | `what_was_merged_away_is_retracted`, core `folded_results_equal_the_batch` |
 //!
 //! Not built, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions, decision
-//! 0003), credit withheld for drift in catch-up, sessions, sliding and reorder buffers, replay.
+//! 0003), credit withheld for drift in catch-up, sliding and reorder buffers, replay.
 
 use crate::{
     changelog::JOB,
@@ -74,7 +76,7 @@ use crate::{
 use tidegate_core::{
     block::Block,
     credit::Terms,
-    job::{OnQuiet, OperatorSpec, WatermarkStrategy, WindowSpec},
+    job::{OnQuiet, WatermarkStrategy, WindowSpec},
     shard::{RestoreError, ShardState},
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -180,6 +182,11 @@ fn what_is_covered_is_dropped() {
 #[test]
 fn a_commit_is_bounded() {
     shows(Mutation::CommitsAreUnbounded, &["I7"]);
+}
+
+#[test]
+fn what_was_merged_away_is_retracted() {
+    shows(Mutation::RetractionsAreLost, &["I4"]);
 }
 
 #[test]
@@ -493,9 +500,8 @@ fn a_seed_replays_exactly() {
 
 #[test]
 fn the_oracle_is_right_by_hand() {
-    let mut job = (*Scenario::plain().job).clone();
-    job.operator = OperatorSpec::Windows(WindowSpec { size: Span(20), step: Span(10), offset: Span(3) });
-    let ends = |time| crate::oracle::window_ends(&job, time);
+    let spec = WindowSpec { size: Span(20), step: Span(10), offset: Span(3) };
+    let ends = |time| crate::oracle::window_ends(&spec, time);
     assert_eq!(ends(0), [EventTime(3), EventTime(13)], "[-17, 3) and [-7, 13)");
     assert_eq!(ends(3), [EventTime(13), EventTime(23)], "half-open");
     assert_eq!(ends(-8), [EventTime(-7), EventTime(3)], "negative times");

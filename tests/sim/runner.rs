@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 29] = [
+const EXERCISED: [&str; 31] = [
     "catch-up readings",
     "closings over several commits",
     "commits",
@@ -37,6 +37,8 @@ const EXERCISED: [&str; 29] = [
     "payloads asked for",
     "raises",
     "runs",
+    "sessions retracted",
+    "sessions split",
     "stores that lost a chunk",
     "stores used",
     "tombstone",

@@ -8,7 +8,7 @@ use tidegate_core::{
     credit::Terms,
     job::{
         AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
-        WatermarkSpec, WatermarkStrategy, WindowSpec,
+        SessionSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
     },
     pacing::Pace,
     shard::Limits,
@@ -297,7 +297,8 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
             }
         }
     }
-    JobSpec {
+    let fixed = WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)) };
+    let mut job = JobSpec {
         shards: dice.within(1, 6) as u32,
         watermark: WatermarkSpec {
             strategy: strategy(dice),
@@ -307,15 +308,17 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: dice.chance(300).then_some(3),
         },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(size),
-            step: Span(step),
-            offset: Span(dice.signed(-50, 50)),
-        }),
+        operator: OperatorSpec::Windows(fixed),
         allowed_lateness: Span(*dice.pick(&[0, 0, 30, 400])),
         columns,
         aggregates,
+    };
+    if dice.chance(300) {
+        let gap = dice.signed(5, 300);
+        let cut = dice.chance(300).then(|| Span(dice.signed(gap, 4 * gap)));
+        job.operator = OperatorSpec::Sessions(SessionSpec { gap: Span(gap), cut });
     }
+    job
 }
 
 fn strategy(dice: &mut Dice) -> WatermarkStrategy {

@@ -14,7 +14,7 @@ use tidegate_core::{
     block::Block,
     frame::{Frame, Rows, SessionId, ShardFrame},
     pacing::{CommitPacer, Urgency},
-    shard::{Applied, Commit, Nack, ShardMachine, Spilled},
+    shard::{Applied, Commit, Nack, Pane, ShardMachine, Spilled},
     source::{Opening, Want},
     time::{Offset, Partition, Shard, Tick, Watermark},
 };
@@ -550,7 +550,10 @@ impl Worker {
     fn commit(&mut self, shard: Shard, ctx: &mut Context) {
         let Some(slot) = self.shards.get_mut(&shard) else { return };
         let Phase::Owning(owning) = &mut slot.phase else { return };
-        let Some(commit) = owning.machine.plan() else { return };
+        let Some(mut commit) = owning.machine.plan() else { return };
+        if ctx.is_mutated(Mutation::RetractionsAreLost) {
+            commit.results.retain(|row| row.pane != Pane::Retracted);
+        }
         owning.pacer.begin(Tick(ctx.now));
         let least = ctx.scenario.pace.min_interval.min(ctx.scenario.pace.commit_interval);
         let rests = slot.releasing || owning.begun.is_none_or(|begun| ctx.now >= begun + least);

@@ -109,6 +109,9 @@ impl World {
             self.step();
         }
         self.ctx.ledger.check_answer();
+        for _ in 0..self.ctx.ledger.split() {
+            self.ctx.count("sessions split");
+        }
         for shard in (0..self.ctx.scenario.job.shards).map(Shard) {
             self.ctx.ledger.check_log(shard, self.ctx.changelog.bytes(shard));
         }
@@ -443,7 +446,11 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
     let reasons = request.commit.dead_letters.iter().map(|letter| letter.reason);
     reasons.for_each(|reason| ctx.count(reason.as_str()));
     for row in &request.commit.results {
-        ctx.count(if row.pane == Pane::Final { "final" } else { "windows corrected" });
+        ctx.count(match row.pane {
+            Pane::Final => "final",
+            Pane::Late => "windows corrected",
+            Pane::Retracted => "sessions retracted",
+        });
     }
     if request.commit.block.scalars.closing.is_some() {
         ctx.count("closings over several commits");

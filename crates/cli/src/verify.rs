@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec};
+use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
@@ -67,6 +67,8 @@ pub(crate) struct Verdict {
     /// Dead letters for lateness of records that their own partition had not left behind by more than the delay: only where
     /// the watermark passed a partition that was idle.
     pub(crate) overtaken: u64,
+    /// Sessions of which a part had been over and forgotten when a late record joined it with another: each part is there.
+    pub(crate) split: u64,
     /// What should be there and is not, or not in full.
     pub(crate) lost: u64,
     /// What is there more often than it should be.
@@ -114,12 +116,15 @@ impl Verdict {
 /// The line that ends `tidegate dev --verify` and `tidegate verify`.
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { records, windows, dead_letters, lost, duplicated, wrong, .. } = self;
+        let Self { records, windows, dead_letters, split, lost, duplicated, wrong, .. } = self;
         let mismatches = self.mismatches();
         write!(
             f,
             "verified: records={records} windows={windows} dead_letters={dead_letters} mismatches={mismatches}"
         )?;
+        if *split > 0 {
+            write!(f, " split={split}")?;
+        }
         if mismatches > 0 {
             write!(f, " lost={lost} duplicated={duplicated} wrong={wrong}")?;
         }
@@ -127,7 +132,8 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-type Window = (String, i64);
+/// Key, start, end.
+type Window = (String, i64, i64);
 
 /// Compares the job's output with a batch computation over its source, windows that ended by `watermark` included.
 ///
@@ -149,6 +155,8 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
     let mut windows: BTreeMap<Window, Inputs> = BTreeMap::new();
+    // What has no window before all records are known, by key and time.
+    let mut unplaced: BTreeMap<(String, i64), Inputs> = BTreeMap::new();
     let mut seen = 0;
     // The largest event time so far of each partition.
     let mut latest: HashMap<u32, i64> = HashMap::new();
@@ -187,7 +195,13 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                     *latest = parsed.time.max(*latest);
                 }
                 if letter.is_none_or(|letter| letter.reason == "late_partial") {
-                    apply(job, place, parsed, letter, &mut windows);
+                    match &job.core.operator {
+                        OperatorSpec::Windows(spec) => apply(job, spec, place, &parsed, letter, &mut windows),
+                        OperatorSpec::Sessions(_) => {
+                            let inputs = unplaced.entry((parsed.key.clone(), parsed.time)).or_default();
+                            inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
+                        }
+                    }
                 }
             }
         }
@@ -198,6 +212,9 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
             Difference::Wrong,
             format_args!("{} dead letters are of no source record", letters.len() as u64 - seen),
         );
+    }
+    if let OperatorSpec::Sessions(spec) = &job.core.operator {
+        windows = sessions(spec, unplaced);
     }
     compare(job, kafka, watermark, &windows, &mut verdict)?;
     Ok(verdict)
@@ -332,7 +349,10 @@ fn check_late(
         verdict.differ(Difference::Wrong, format_args!("the dead letter of {place:?} is not whole"));
     }
     let lateness = job.core.allowed_lateness.millis();
-    let ends = window_ends(job, parsed.time);
+    let ends = match &job.core.operator {
+        OperatorSpec::Windows(spec) => window_ends(spec, parsed.time),
+        OperatorSpec::Sessions(spec) => vec![session_end(spec, parsed.time)],
+    };
     let gone = |end: i64| letter.watermark.is_some_and(|watermark| end.saturating_add(lateness) <= watermark);
     let deserved = match letter.reason.as_str() {
         "late" => ends.iter().all(|end| gone(*end)),
@@ -352,8 +372,7 @@ fn check_late(
     }
 }
 
-fn window_ends(job: &Job, time: i64) -> Vec<i64> {
-    let OperatorSpec::Windows(spec) = &job.core.operator;
+fn window_ends(spec: &WindowSpec, time: i64) -> Vec<i64> {
     let (size, step, offset) = (spec.size.millis(), spec.step.millis(), spec.offset.millis());
     let last_start = (time - offset).div_euclid(step) * step + offset;
     let mut ends: Vec<i64> = (0..)
@@ -367,18 +386,48 @@ fn window_ends(job: &Job, time: i64) -> Vec<i64> {
 
 fn apply(
     job: &Job,
+    spec: &WindowSpec,
     place: (u32, u64),
-    parsed: Parsed,
+    parsed: &Parsed,
     letter: Option<&Letter>,
     windows: &mut BTreeMap<Window, Inputs>,
 ) {
-    for end in window_ends(job, parsed.time) {
+    for end in window_ends(spec, parsed.time) {
         if letter.and_then(|letter| letter.missed).is_some_and(|(_, missed)| end <= missed) {
             continue;
         }
-        let inputs = windows.entry((parsed.key.clone(), end)).or_default();
+        let window = (parsed.key.clone(), end - spec.size.millis(), end);
+        let inputs = windows.entry(window).or_default();
         inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
     }
+}
+
+/// The end of a session whose last record is at `time`.
+fn session_end(spec: &SessionSpec, time: i64) -> i64 {
+    let end = time.saturating_add(spec.gap.millis());
+    let cut =
+        spec.cut.map(|cut| time.div_euclid(cut.millis()).saturating_add(1).saturating_mul(cut.millis()));
+    cut.map_or(end, |cut| cut.min(end))
+}
+
+/// The sessions by definition: a record at or after the end of what its key has so far begins a new one.
+fn sessions(spec: &SessionSpec, records: BTreeMap<(String, i64), Inputs>) -> BTreeMap<Window, Inputs> {
+    let mut sessions = BTreeMap::new();
+    let mut open: Option<(Window, Inputs)> = None;
+    for ((key, time), inputs) in records {
+        match &mut open {
+            Some(((of, _, end), joined)) if *of == key && time < *end => {
+                *end = session_end(spec, time);
+                joined.join(inputs);
+            }
+            _ => {
+                let end = session_end(spec, time);
+                sessions.extend(open.replace(((key, time, end), inputs)));
+            }
+        }
+    }
+    sessions.extend(open);
+    sessions
 }
 
 fn compare(
@@ -390,9 +439,26 @@ fn compare(
 ) -> Result<()> {
     let results = results(job, kafka, verdict)?;
     verdict.windows = results.len() as u64;
+    let parts = Parts::of(&results);
     let mut unmatched: BTreeSet<&Window> = results.keys().collect();
     for (window, inputs) in expected {
-        let closed = watermark.is_some_and(|watermark| window.1 <= watermark);
+        let closed = watermark.is_some_and(|watermark| window.2 <= watermark);
+        let split = !results.contains_key(window) && matches!(job.core.operator, OperatorSpec::Sessions(_));
+        if let Some(split) = split.then(|| parts.of_session(window)).flatten() {
+            verdict.split += 1;
+            let whole = (split.start, split.end) == (window.1, window.2)
+                && split.records(job).is_none_or(|records| records == inputs.records);
+            if closed && !whole {
+                verdict.differ(
+                    Difference::Wrong,
+                    format_args!("the parts of {window:?} are {:?}", split.windows),
+                );
+            }
+            split.windows.iter().for_each(|part| {
+                unmatched.remove(part);
+            });
+            continue;
+        }
         match results.get(window) {
             None if closed => verdict.differ(Difference::Lost, format_args!("no result for {window:?}")),
             None => {}
@@ -409,6 +475,51 @@ fn compare(
     Ok(())
 }
 
+/// Results by key, to find those of sessions that came out in parts.
+struct Parts<'a>(BTreeMap<&'a str, BTreeMap<(i64, i64), &'a Value>>);
+
+/// Results that lie in a session of the batch.
+struct Split<'a> {
+    start: i64,
+    end: i64,
+    windows: Vec<Window>,
+    values: Vec<&'a Value>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(results: &'a HashMap<Window, (u64, Value)>) -> Self {
+        let mut parts: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for ((key, start, end), (_, value)) in results {
+            parts.entry(key.as_str()).or_default().insert((*start, *end), value);
+        }
+        Self(parts)
+    }
+
+    /// What came out within a session, if anything did.
+    fn of_session(&self, (key, start, end): &Window) -> Option<Split<'a>> {
+        let within = self.0.get(key.as_str())?.range((*start, i64::MIN)..(*end, i64::MIN));
+        let within: Vec<_> = within.filter(|((_, part_end), _)| part_end <= end).collect();
+        let (first, _) = within.first()?;
+        Some(Split {
+            start: first.0,
+            end: within.iter().map(|((_, end), _)| *end).max()?,
+            windows: within.iter().map(|((start, end), _)| (key.clone(), *start, *end)).collect(),
+            values: within.iter().map(|(_, value)| **value).collect(),
+        })
+    }
+}
+
+impl Split<'_> {
+    /// The records that the parts count; `None` where the job counts none.
+    fn records(&self, job: &Job) -> Option<u64> {
+        let counts = |aggregate: &&tidegate_core::job::AggregateSpec| {
+            aggregate.function == AggregateFn::Count && aggregate.column.is_none()
+        };
+        let count = job.core.aggregates.iter().find(counts)?;
+        self.values.iter().map(|value| value.get(&count.name).and_then(Value::as_u64)).sum()
+    }
+}
+
 /// The highest revision of each (key, window).
 fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<HashMap<Window, (u64, Value)>> {
     let mut results: HashMap<Window, (u64, Value)> = HashMap::new();
@@ -417,9 +528,11 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
         let result: Value =
             serde_json::from_slice(record.value().unwrap_or_default()).context("a result is not JSON")?;
         let key = result.get("key").and_then(Value::as_str).context("a result without key")?.to_owned();
+        let start =
+            result.get("window_start").and_then(Value::as_i64).context("a result without window_start")?;
         let end = result.get("window_end").and_then(Value::as_i64).context("a result without window_end")?;
         let revision = result.get("revision").and_then(Value::as_u64).context("a result without revision")?;
-        let window = (key, end);
+        let window = (key, start, end);
         if !revisions.insert((window.clone(), revision)) {
             verdict.differ(
                 Difference::Duplicated,
@@ -432,14 +545,12 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
         }
         Ok(())
     })?;
+    // What was taken back counts no more.
+    results.retain(|_, (_, result)| result.get("pane").and_then(Value::as_str) != Some("retracted"));
     Ok(results)
 }
 
 fn check_result(job: &Job, window: &Window, expected: &Inputs, result: &Value, verdict: &mut Verdict) {
-    let start = result.get("window_start").and_then(Value::as_i64);
-    if start != Some(window.1 - job.core.operator.reach().millis()) {
-        verdict.differ(Difference::Wrong, format_args!("{window:?} starts at {start:?}"));
-    }
     for aggregate in &job.core.aggregates {
         let got = result.get(&aggregate.name).unwrap_or(&Value::Null);
         if !expected.fits(job, aggregate, got) {

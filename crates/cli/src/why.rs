@@ -139,6 +139,11 @@ async fn answer(args: &WhyArgs, status: &v1::JobStatus) -> Result<Answer> {
 
 fn window(status: &v1::JobStatus, watermark: &GlobalWatermark, start: i64) -> Result<WindowAnswer> {
     let facts = status.facts.clone().unwrap_or_default();
+    if facts.window_size_ms == 0 {
+        bail!(
+            "--window: the sessions of this job start where their records are; `tidegate why KEY` lists those of a key"
+        )
+    }
     if let Err(before) = shard::aligned(&facts, start) {
         bail!(
             "no window starts at {}; the ones nearest start at {} and {}",
@@ -170,8 +175,10 @@ async fn key_answer(args: &WhyArgs, status: &v1::JobStatus, key: &str, answer: &
         }
         if let Some(brokers) = &args.kafka {
             let topics = Topics::open(brokers)?;
-            let found =
-                topics.results(&facts.sink_topic, Shard(shard), key.as_bytes(), &[asked.start_ms]).await?;
+            let start_ms = asked.start_ms;
+            let found = topics
+                .results(&facts.sink_topic, Shard(shard), key.as_bytes(), move |(start, _)| start == start_ms)
+                .await?;
             asked.results = found.into_iter().map(|(_, result)| result).collect();
         }
     }
@@ -218,8 +225,9 @@ async fn record_answer(
     let letter = topics.dead_letter(&job.source.topic, &job.dead_letter.topic, shard, place).await?;
     let results = match (&found, shard) {
         (Found::Taken { time, key }, Some(shard)) => {
-            let starts: Vec<_> = record::windows(&job, *time).map(|(start, _)| start.millis()).collect();
-            topics.results(&job.sink.topic, shard, key, &starts).await?
+            let (operator, time) = (job.core.operator, *time);
+            let belongs = move |window| record::belongs(&operator, time, window);
+            topics.results(&job.sink.topic, shard, key, belongs).await?
         }
         _ => Vec::new(),
     };

@@ -43,15 +43,18 @@ pub(crate) const fn worker_state(presence: Presence) -> &'static str {
 pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
     let millis = |span: Span| u64::try_from(span.millis()).unwrap_or_default();
     let core = &job.core;
-    let OperatorSpec::Windows(window) = core.operator;
+    let window = match core.operator {
+        OperatorSpec::Windows(window) => Some(window),
+        OperatorSpec::Sessions(_) => None,
+    };
     v1::JobFacts {
         source_topic: job.source.topic.clone(),
         sink_topic: job.sink.topic.clone(),
         dead_letter_topic: job.dead_letter.topic.clone(),
         shards: core.shards,
-        window_size_ms: millis(window.size),
-        window_step_ms: millis(window.step),
-        window_offset_ms: window.offset.millis(),
+        window_size_ms: window.map(|window| millis(window.size)).unwrap_or_default(),
+        window_step_ms: window.map(|window| millis(window.step)).unwrap_or_default(),
+        window_offset_ms: window.map(|window| window.offset.millis()).unwrap_or_default(),
         allowed_lateness_ms: millis(core.allowed_lateness),
         idle_timeout_ms: millis(core.watermark.idle_timeout),
         on_quiet: match core.watermark.on_quiet {

@@ -1,5 +1,5 @@
 //! Memory of open rows: a million (key, window) of the clicks job (count, sum and max of one field, ~10-byte keys) in one slice,
-//! then the same over ten slices. `cargo run --release -p tidegate-core --example slices_memory`
+//! then the same over ten slices, then as open sessions. `cargo run --release -p tidegate-core --example slices_memory`
 #![expect(clippy::print_stdout, reason = "a measurement prints")]
 
 use std::hint::black_box;
@@ -7,9 +7,10 @@ use std::hint::black_box;
 use tidegate_core::{
     aggregate::{At, Layout},
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, SessionSpec,
+        WatermarkSpec, WatermarkStrategy, WindowSpec,
     },
+    sessions::Sessions,
     slices::Slices,
     time::{EventTime, Offset, Partition, Span},
 };
@@ -41,6 +42,23 @@ fn main() {
             (after - before) * 1_024 / open.rows()
         );
     }
+    let before = resident_kib();
+    let mut open = Sessions::new(SessionSpec { gap: Span(1_800_000), cut: None });
+    for row in 0..ROWS {
+        let time = EventTime(i64::from(row) * 7 % 1_000_000);
+        let (mut accumulators, _) =
+            open.session_mut(&layout, format!("user-{row:05}").as_bytes(), time, None);
+        layout.add_record(&mut accumulators);
+        layout.add_value(&mut accumulators, 0, i64::from(row), &AT);
+    }
+    black_box(open.take_dirty());
+    let after = resident_kib();
+    println!(
+        "sessions_memory: sessions={} bytes_per_session={} resident_bytes_per_session={}",
+        open.len(),
+        open.bytes() / open.len(),
+        (after - before) * 1_024 / open.len()
+    );
 }
 
 fn job() -> JobSpec {

@@ -229,6 +229,12 @@ impl Layout {
         }
     }
 
+    /// How many values [`Layout::results`] gives.
+    #[must_use]
+    pub const fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// How many records are in `row`.
     #[must_use]
     pub fn records(&self, row: Row<'_>) -> u64 {

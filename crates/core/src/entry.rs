@@ -6,6 +6,7 @@
 //! 02 window end   group key    → how often the window's result has been emitted
 //! 03 slice start  group key    → the row that all runs before a snapshot merge to: only in a changelog
 //! 04 slice start  file         → the index of a part of a run: only in a local store
+//! 05 start        group key    → a session: its length, how often its result has been emitted, the row of accumulators
 //! ```
 //! Numbers are big-endian with the sign bit flipped, so that byte order is number order and "windows that ended before X"
 //! is a range. Frozen by `tests/golden`.
@@ -21,6 +22,7 @@ const ROW: u8 = 1;
 const REVISION: u8 = 2;
 const BASE: u8 = 3;
 const INDEX: u8 = 4;
+const SESSION: u8 = 5;
 
 /// A key of the state, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum EntryKey<'a> {
     Base(EventTime, &'a [u8]),
     /// The part of a run with this file number, in the slice that starts there.
     Index(EventTime, u64),
+    /// The session of a group key that starts there.
+    Session(EventTime, &'a [u8]),
 }
 
 impl<'a> EntryKey<'a> {
@@ -48,6 +52,7 @@ impl<'a> EntryKey<'a> {
             Self::Row(time, key) => encode_timed(ROW, *time, key, out),
             Self::Revision(time, key) => encode_timed(REVISION, *time, key, out),
             Self::Base(time, key) => encode_timed(BASE, *time, key, out),
+            Self::Session(time, key) => encode_timed(SESSION, *time, key, out),
             Self::Index(time, file) => encode_timed(INDEX, *time, &file.to_be_bytes(), out),
         }
     }
@@ -65,6 +70,7 @@ impl<'a> EntryKey<'a> {
             ROW => Some(Self::Row(time, key)),
             REVISION => Some(Self::Revision(time, key)),
             BASE => Some(Self::Base(time, key)),
+            SESSION => Some(Self::Session(time, key)),
             INDEX => Some(Self::Index(time, u64::from_be_bytes(key.try_into().ok()?))),
             _ => None,
         }
@@ -200,7 +206,7 @@ mod tests {
 
         #[test]
         fn keys_and_values_read_back(time in any::<i64>(), key in any::<Vec<u8>>(), input in any::<(u64, Option<i64>, u64, u64)>()) {
-            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Position(Partition(7))] {
+            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Position(Partition(7))] {
                 let encoded = bytes(entry);
                 prop_assert_eq!(EntryKey::decode(&encoded), Some(entry));
             }

@@ -161,6 +161,57 @@ impl Rows {
     }
 }
 
+/// Goes over rows, their keys and their values.
+#[derive(Debug)]
+pub struct RowReader<'a> {
+    rows: &'a Rows,
+    next: usize,
+    key_start: usize,
+    /// Of each column, the place of the first null that is not behind.
+    nulls: Vec<usize>,
+}
+
+impl<'a> RowReader<'a> {
+    /// Begins with the first row whose offset is at least `from` behind that of the frame.
+    #[must_use]
+    pub fn new(rows: &'a Rows, from: u32) -> Self {
+        let next = rows.offsets.partition_point(|delta| *delta < from);
+        let key_start = next.checked_sub(1).and_then(|last| rows.key_ends.get(last));
+        Self {
+            rows,
+            next,
+            key_start: key_start.map_or(0, |end| *end as usize),
+            nulls: vec![0; rows.columns.len()],
+        }
+    }
+
+    /// Number, event time and group key of the next row.
+    #[inline]
+    pub fn next_row(&mut self) -> Option<(usize, EventTime, &'a [u8])> {
+        let row = self.next;
+        let (time, key_end) = (self.rows.times.get(row)?, *self.rows.key_ends.get(row)? as usize);
+        let key = self.rows.keys.get(self.key_start..key_end).unwrap_or_default();
+        (self.next, self.key_start) = (row + 1, key_end);
+        Some((row, EventTime(*time), key))
+    }
+
+    /// Gives `take` column and value of each input of the row that came last, those that are null left out.
+    #[inline]
+    pub fn values(&mut self, mut take: impl FnMut(usize, i64)) {
+        let Some(row) = self.next.checked_sub(1) else { return };
+        for ((at, column), passed) in self.rows.columns.iter().enumerate().zip(&mut self.nulls) {
+            while column.nulls.get(*passed).is_some_and(|null| (*null as usize) < row) {
+                *passed += 1;
+            }
+            if column.nulls.get(*passed).is_none_or(|null| *null as usize != row)
+                && let Some(value) = column.values.get(row)
+            {
+                take(at, *value);
+            }
+        }
+    }
+}
+
 /// Whether `named` are row numbers below `rows`, strictly ascending.
 fn are_rows(mut named: impl Iterator<Item = u32>, rows: usize) -> bool {
     let mut next = 0u64;

@@ -98,6 +98,8 @@ pub enum OnQuiet {
 pub enum OperatorSpec {
     /// Aggregates over windows of fixed size.
     Windows(WindowSpec),
+    /// Aggregates over sessions.
+    Sessions(SessionSpec),
 }
 
 impl OperatorSpec {
@@ -106,6 +108,7 @@ impl OperatorSpec {
     pub const fn reach(&self) -> Span {
         match self {
             Self::Windows(windows) => windows.size,
+            Self::Sessions(sessions) => sessions.gap,
         }
     }
 
@@ -114,6 +117,7 @@ impl OperatorSpec {
     pub fn grid(&self) -> Option<Grid> {
         match self {
             Self::Windows(windows) => Some(Grid::new(windows)),
+            Self::Sessions(_) => None,
         }
     }
 
@@ -122,6 +126,17 @@ impl OperatorSpec {
     pub fn first_live_slice(&self, purged: EventTime) -> EventTime {
         self.grid().map_or(EventTime(i64::MIN), |grid| grid.first_live_slice(purged))
     }
+}
+
+/// Sessions: records of a group key less than `gap` apart are in one.
+///
+/// A record at t is in a session that holds `[t, t + gap)`; sessions that overlap are one. None crosses a multiple of `cut`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionSpec {
+    /// A session ends this long after its last record, > 0.
+    pub gap: Span,
+    /// Sessions are cut at the multiples of this since the Unix epoch, so that none is longer; at least `gap`.
+    pub cut: Option<Span>,
 }
 
 /// Fixed-size windows `[k·step + offset, k·step + offset + size)`; tumbling when `step == size`.

@@ -18,6 +18,7 @@ pub mod lane;
 pub mod pacing;
 pub mod record;
 pub mod runs;
+pub mod sessions;
 pub mod shard;
 pub mod sketch;
 pub mod skew;

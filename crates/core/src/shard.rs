@@ -13,6 +13,7 @@
 mod closing;
 mod commit;
 mod inspect;
+mod sessions;
 mod state;
 
 use std::{
@@ -31,7 +32,7 @@ use crate::{
     block::JobId,
     dead_letter::{DeadLetter, Payload, Reason},
     entry::Input,
-    frame::{Rows, SessionId, ShardFrame},
+    frame::{RowReader, Rows, SessionId, ShardFrame},
     job::JobSpec,
     runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
@@ -323,37 +324,21 @@ impl ShardMachine {
     fn apply_rows(&mut self, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
         match self.state.operator {
             Operator::Windows(grid) => self.apply_to_windows(grid, frame, skip),
+            Operator::Sessions(_) => self.apply_to_sessions(frame, skip),
         }
     }
 
     fn apply_to_windows(&mut self, grid: Grid, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
-        let rows = &frame.rows;
-        let first = rows.offsets.partition_point(|delta| *delta < skip);
-        let mut nulls: Vec<std::iter::Peekable<_>> = rows
-            .columns
-            .iter()
-            .map(|column| column.nulls.iter().copied().skip_while(|row| (*row as usize) < first).peekable())
-            .collect();
+        let mut reader = RowReader::new(&frame.rows, skip);
         let mut applied = 0;
         let mut lacking = None;
-        let mut key_start =
-            if first == 0 { 0 } else { rows.key_ends.get(first - 1).map_or(0, |end| *end as usize) };
-        for row in first..rows.len() {
-            let (Some(time), Some(key_end)) = (rows.times.get(row), rows.key_ends.get(row)) else { break };
-            let (time, key_end) = (EventTime(*time), *key_end as usize);
-            let key = rows.keys.get(key_start..key_end).unwrap_or_default();
-            key_start = key_end;
+        while let Some((row, time, key)) = reader.next_row() {
             if time < self.on_time_from {
                 match self.judge_late(grid, frame, row, time, key) {
                     Late::Applies => {}
-                    Late::DeadLettered => {
-                        for nulls in &mut nulls {
-                            nulls.next_if(|null| *null as usize == row);
-                        }
-                        continue;
-                    }
+                    Late::DeadLettered => continue,
                     Late::LacksPayload => {
-                        lacking = rows.offsets.get(row).copied();
+                        lacking = frame.rows.offsets.get(row).copied();
                         break;
                     }
                 }
@@ -367,13 +352,7 @@ impl ShardMachine {
                 self.dirty.bytes += key.len() + ENTRY_OVERHEAD + accumulators.summary_bytes();
             }
             let at = At { time, partition: frame.partition, offset: offset_of(frame, row) };
-            for (column, (input, nulls)) in rows.columns.iter().zip(&mut nulls).enumerate() {
-                if nulls.next_if(|null| *null as usize == row).is_none()
-                    && let Some(value) = input.values.get(row)
-                {
-                    layout.add_value(&mut accumulators, column, *value, &at);
-                }
-            }
+            reader.values(|column, value| layout.add_value(&mut accumulators, column, value, &at));
             self.dirty.bytes += slice.summary_bytes().saturating_sub(summaries);
             applied += 1;
         }
@@ -487,6 +466,7 @@ impl ShardMachine {
         if let Some(watermark) = self.state.watermark {
             self.on_time_from = match self.state.operator {
                 Operator::Windows(grid) => grid.last_closed_end(watermark),
+                Operator::Sessions(_) => watermark,
             };
         }
     }

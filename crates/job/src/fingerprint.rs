@@ -70,6 +70,12 @@ impl Job {
                 line("window.step_ms", window.step.millis().to_string());
                 line("window.offset_ms", window.offset.millis().to_string());
             }
+            OperatorSpec::Sessions(sessions) => {
+                line("window.session.gap_ms", sessions.gap.millis().to_string());
+                if let Some(cut) = sessions.cut {
+                    line("window.session.cut_ms", cut.millis().to_string());
+                }
+            }
         }
         for (index, column) in self.core.columns.iter().enumerate() {
             line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));

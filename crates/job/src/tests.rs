@@ -9,17 +9,18 @@ use crate::{
     DeadLetter, Format, Job, JobFile, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource,
     TimeUnit,
 };
-use crate::{duration_text, quantity};
+use crate::{duration_text, first_difference, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
     AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
-    WatermarkSpec, WatermarkStrategy, WindowSpec,
+    SessionSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
 };
 use tidegate_core::time::{Shard, Span};
 
 const CLICKS: &str = include_str!("../../../docs/jobs/clicks.yaml");
 const TUMBLING: &str = include_str!("../../../docs/jobs/flights-tumbling.yaml");
 const HOPPING: &str = include_str!("../../../docs/jobs/flights-hopping.yaml");
+const SESSION: &str = include_str!("../../../docs/jobs/flights-session.yaml");
 
 /// The least that is a job; `{}` of each test goes in place of a part of it.
 const LEAST: &str = "\
@@ -203,8 +204,31 @@ fn the_future_is_bounded_unless_it_is_accepted() {
 #[test]
 fn an_offset_shifts_the_windows() {
     let job = job(&least_with("tumbling: { size: 10s }", "hopping: { size: 1d, step: 6h, offset: 2h }"));
-    let OperatorSpec::Windows(window) = job.core.operator;
-    assert_eq!(window.offset, Span(7_200_000));
+    let hour = 3_600_000;
+    assert_eq!(
+        job.core.operator,
+        OperatorSpec::Windows(WindowSpec {
+            size: Span(24 * hour),
+            step: Span(6 * hour),
+            offset: Span(2 * hour)
+        })
+    );
+}
+
+#[test]
+fn sessions_have_a_gap_and_may_be_cut() {
+    let sessions = |section: &str| job(&least_with("tumbling: { size: 10s }", section));
+    let hour = Span(3_600_000);
+    assert_eq!(
+        job(SESSION).core.operator,
+        OperatorSpec::Sessions(SessionSpec { gap: Span(7_200_000), cut: None })
+    );
+    let (whole, cut) = (sessions("session: { gap: 1h }"), sessions("session: { gap: 1h, cut: 24h }"));
+    assert_eq!(whole.core.operator, OperatorSpec::Sessions(SessionSpec { gap: hour, cut: None }));
+    let day = Span(86_400_000);
+    assert_eq!(cut.core.operator, OperatorSpec::Sessions(SessionSpec { gap: hour, cut: Some(day) }));
+    let difference = first_difference(&whole.describe(), &cut.describe()).unwrap();
+    assert_eq!(difference.key, "window.session.cut_ms", "their state is not the same");
 }
 
 #[test]

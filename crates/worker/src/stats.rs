@@ -124,6 +124,7 @@ pub(crate) struct CommitCounts {
     standing: Standing,
     results_final: u64,
     results_late: u64,
+    results_retracted: u64,
     windows_closed: u64,
     dead_letters: BTreeMap<Reason, u64>,
 }
@@ -140,6 +141,7 @@ impl CommitCounts {
                     counts.windows_closed += u64::from(last_end.replace(row.end) != Some(row.end));
                 }
                 Pane::Late => counts.results_late += 1,
+                Pane::Retracted => counts.results_retracted += 1,
             }
         }
         for letter in &commit.dead_letters {
@@ -252,7 +254,11 @@ impl Stats {
         let (now, before) = (counts.standing.covered(), before.covered());
         self.applied.inc_by(now.applied.saturating_sub(before.applied));
         self.windows_closed.inc_by(counts.windows_closed);
-        let panes = [(Pane::Final, counts.results_final), (Pane::Late, counts.results_late)];
+        let panes = [
+            (Pane::Final, counts.results_final),
+            (Pane::Late, counts.results_late),
+            (Pane::Retracted, counts.results_retracted),
+        ];
         for (pane, count) in panes.into_iter().filter(|(_, count)| *count > 0) {
             self.results.get_or_create(&PaneLabel { pane: pane.as_str() }).inc_by(count);
         }

@@ -40,6 +40,16 @@ impl Inputs {
         }
     }
 
+    /// Takes what went into another window of the key.
+    pub(super) fn join(&mut self, other: Self) {
+        self.records += other.records;
+        self.columns.resize_with(other.columns.len(), Values::default);
+        for (values, other) in self.columns.iter_mut().zip(other.columns) {
+            values.numbers.extend(other.numbers);
+            values.places.extend(other.places);
+        }
+    }
+
     /// Whether the value of an aggregate in a result is right.
     pub(super) fn fits(&self, job: &Job, aggregate: &AggregateSpec, got: &Value) -> bool {
         let Some(column) = aggregate.column else { return got.as_u64() == Some(self.records) };

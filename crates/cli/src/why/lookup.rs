@@ -136,27 +136,28 @@ impl Topics {
         Ok(letter)
     }
 
-    /// The results of a key that are out, of the windows that start at `starts`.
+    /// The results of a key that are out, with start and end, of the windows that `belongs` says.
     pub(crate) async fn results(
         &self,
         topic: &str,
         shard: Shard,
         key: &[u8],
-        starts: &[i64],
-    ) -> Result<Vec<(i64, Value)>> {
-        let (key, starts) = (key.to_vec(), starts.to_vec());
+        belongs: impl Fn((i64, i64)) -> bool + Send + 'static,
+    ) -> Result<Vec<((i64, i64), Value)>> {
+        let key = key.to_vec();
         let mut results = Vec::new();
         let stretches = self.whole(topic, Some(shard)).await?;
         self.read(
             topic,
             stretches,
-            move |record, results: &mut Vec<(i64, Value)>| {
+            move |record, results: &mut Vec<((i64, i64), Value)>| {
                 if record.key() == Some(key.as_slice())
                     && let Ok(result) = serde_json::from_slice::<Value>(record.value().unwrap_or_default())
                     && let Some(start) = result.get("window_start").and_then(Value::as_i64)
-                    && starts.contains(&start)
+                    && let Some(end) = result.get("window_end").and_then(Value::as_i64)
+                    && belongs((start, end))
                 {
-                    results.push((start, result));
+                    results.push(((start, end), result));
                 }
                 Step::Continue
             },

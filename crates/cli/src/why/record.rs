@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use tidegate_core::job::OperatorSpec;
 use tidegate_core::time::EventTime;
+use tidegate_core::window::Grid;
 use tidegate_job::Job;
 use tidegate_proto::v1;
 
@@ -59,7 +61,7 @@ pub(crate) fn fate(
     found: &Found,
     answer: Option<&Result<v1::InspectResponse, String>>,
     letter: Option<Letter>,
-    results: Vec<(i64, Value)>,
+    results: Vec<((i64, i64), Value)>,
 ) -> RecordFate {
     let shard = found.shard(partition, job.core.shards);
     let input = answer.and_then(|answer| answer.as_ref().ok()).map(|answer| {
@@ -96,32 +98,45 @@ fn counted(
     time: i64,
     letter: Option<&Letter>,
     answer: Option<&Result<v1::InspectResponse, String>>,
-    results: Vec<(i64, Value)>,
+    results: Vec<((i64, i64), Value)>,
 ) -> Vec<RecordWindow> {
     if letter.is_some_and(|letter| letter.reason != "late_partial") {
         return Vec::new();
     }
     let missed = letter.and_then(|letter| letter.missed_to_ms);
-    let counted = windows(job, time).filter(|(_, end)| missed.is_none_or(|missed| end.millis() > missed));
     let open = answer.and_then(|answer| answer.as_ref().ok());
-    let view = |(start, end): (EventTime, EventTime)| {
-        let start_ms = start.millis();
+    let kept = open.iter().flat_map(|open| &open.windows).map(|window| (window.start_ms, window.end_ms));
+    let mut windows: Vec<_> = match job.core.operator {
+        OperatorSpec::Windows(spec) => {
+            let grid = Grid::new(&spec);
+            grid.ends_of(EventTime(time)).map(|end| (grid.start_of(end).millis(), end.millis())).collect()
+        }
+        OperatorSpec::Sessions(_) => kept.chain(results.iter().map(|(window, _)| *window)).collect(),
+    };
+    windows.retain(|window| belongs(&job.core.operator, time, *window));
+    windows.retain(|(_, end)| missed.is_none_or(|missed| *end > missed));
+    windows.sort_unstable();
+    windows.dedup();
+    let view = |(start_ms, end_ms): (i64, i64)| {
         let now = open.and_then(|open| open.windows.iter().find(|window| window.start_ms == start_ms));
+        let own = results.iter().filter(|(window, _)| *window == (start_ms, end_ms));
         RecordWindow {
             start_ms,
-            end_ms: end.millis(),
+            end_ms,
             open_records: now.filter(|window| !window.closed).map(|window| window.records),
-            results: results.iter().filter(|(start, _)| *start == start_ms).map(|(_, r)| r.clone()).collect(),
+            results: own.map(|(_, result)| result.clone()).collect(),
         }
     };
-    counted.map(view).collect()
+    windows.into_iter().map(view).collect()
 }
 
-/// Start and end of the windows that a record with this event time belongs to.
-pub(super) fn windows(job: &Job, time: i64) -> impl Iterator<Item = (EventTime, EventTime)> + use<> {
-    let grid = job.core.operator.grid();
-    grid.into_iter()
-        .flat_map(move |grid| grid.ends_of(EventTime(time)).map(move |end| (grid.start_of(end), end)))
+/// Whether a record with this event time may belong to a window of its key.
+pub(super) fn belongs(operator: &OperatorSpec, time: i64, (start, end): (i64, i64)) -> bool {
+    let on_grid = operator.grid().is_none_or(|grid| {
+        grid.ends_of(EventTime(time))
+            .any(|other| other.millis() == end && grid.start_of(other).millis() == start)
+    });
+    on_grid && start <= time && time < end
 }
 
 fn verdict(

@@ -65,6 +65,16 @@ impl RowMut<'_> {
         }
     }
 
+    /// Makes it the empty row again.
+    pub fn clear(&mut self) {
+        self.words.fill(0);
+        for summary in &mut *self.summaries {
+            *self.heap -= summary.heap_bytes();
+            summary.clear();
+            *self.heap += summary.heap_bytes();
+        }
+    }
+
     /// Bytes that its summaries take beside it, about.
     #[must_use]
     pub fn summary_bytes(&self) -> usize {
@@ -115,6 +125,12 @@ impl RowBuf {
 }
 
 impl RowRun {
+    /// Makes room for exactly as many more rows.
+    pub(crate) fn reserve(&mut self, layout: &Layout, more: usize) {
+        self.words.reserve_exact(more * layout.stride());
+        self.summaries.reserve_exact(more * layout.summaries());
+    }
+
     /// Adds an empty row behind the others.
     #[inline]
     pub(crate) fn push(&mut self, layout: &Layout) {

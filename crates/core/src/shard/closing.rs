@@ -23,6 +23,7 @@ impl ShardMachine {
     pub(super) fn close(&mut self) {
         match self.state.operator {
             Operator::Windows(grid) => self.close_windows(grid),
+            Operator::Sessions(_) => self.close_sessions(),
         }
     }
 
@@ -58,14 +59,14 @@ impl ShardMachine {
         }
     }
 
-    fn end_closing(&mut self) {
+    pub(super) fn end_closing(&mut self) {
         self.state.closing = None;
         if let Some(watermark) = self.state.watermark {
             self.state.purge(watermark.minus(self.lateness));
         }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.out.bytes >= self.limits.commit_bytes / 2
     }
 
@@ -135,6 +136,7 @@ impl ShardMachine {
     pub(super) fn emit_late(&mut self) {
         match self.state.operator {
             Operator::Windows(grid) => self.emit_late_windows(grid),
+            Operator::Sessions(_) => self.emit_late_sessions(),
         }
     }
 
@@ -157,7 +159,7 @@ impl ShardMachine {
     }
 }
 
-enum Emitted {
+pub(super) enum Emitted {
     All,
     UpTo(Vec<u8>),
     Nothing,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Dirty, ShardMachine, ShardState};
+use super::{Dirty, ShardMachine, ShardState, state::Operator};
 use crate::{
-    aggregate::{Layout, Row, Value},
+    aggregate::{Layout, Row, Value, put_varint},
     block::{Block, Scalars},
     dead_letter::DeadLetter,
     entry::EntryKey,
     runs::{Merge, MergedRow, Part, Unreadable},
+    sessions::{Session, Sessions},
     time::{EventTime, Offset, Partition},
 };
 
@@ -19,6 +20,8 @@ pub enum Pane {
     Final,
     /// A correction after late records.
     Late,
+    /// Not a result: the window has become part of a larger one, and what was emitted for it counts no more.
+    Retracted,
 }
 
 impl Pane {
@@ -28,6 +31,7 @@ impl Pane {
         match self {
             Self::Final => "final",
             Self::Late => "late",
+            Self::Retracted => "retracted",
         }
     }
 }
@@ -101,6 +105,8 @@ pub(super) struct Cycle {
 enum Walk {
     /// Over the rows in memory: nothing has become a run yet. The next one is this row of the slice that starts there.
     Memory(EventTime, usize),
+    /// Over the sessions, from this place on.
+    Sessions(u32),
     /// Over the rows of all runs up to this one.
     Runs { up_to: u64, slice: EventTime, after: Option<Vec<u8>>, merge: Option<Merge> },
 }
@@ -110,7 +116,7 @@ impl Cycle {
     pub(super) const fn boundary(&self) -> Option<u64> {
         match self.walk {
             Walk::Runs { up_to, .. } => Some(up_to),
-            Walk::Memory(..) => None,
+            Walk::Memory(..) | Walk::Sessions(_) => None,
         }
     }
 
@@ -132,7 +138,10 @@ impl ShardMachine {
     /// Whether output waits for a commit: a window closed, or a dead letter.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.out.bytes > 0 || self.state.closing.is_some() || !self.late_touched.is_empty()
+        self.out.bytes > 0
+            || self.state.closing.is_some()
+            || !self.late_touched.is_empty()
+            || self.state.sessions().is_some_and(Sessions::has_late)
     }
 
     /// Whether anything but positions changed since the last commit.
@@ -211,6 +220,9 @@ impl ShardMachine {
                 writer.write(slice, &self.state.layout, row as usize, block);
             }
         }
+        if let Operator::Sessions(sessions) = &mut self.state.operator {
+            super::sessions::write_changes(sessions, &self.state.layout, &mut writer, block);
+        }
         self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
         positions
     }
@@ -230,6 +242,8 @@ impl ShardMachine {
             let walk = if block.base {
                 let slice = EventTime(i64::MIN);
                 Walk::Runs { up_to: self.state.run, slice, after: None, merge: None }
+            } else if self.state.sessions().is_some() {
+                Walk::Sessions(0)
             } else {
                 Walk::Memory(EventTime(i64::MIN), 0)
             };
@@ -251,6 +265,9 @@ impl ShardMachine {
                 Walk::Memory(slice, row) => {
                     walk_memory(&self.state, (slice, row), &mut writer, block, budget)
                 }
+                Walk::Sessions(place) => self.state.sessions().is_none_or(|sessions| {
+                    super::sessions::walk(sessions, &self.state.layout, place, &mut writer, block, budget)
+                }),
                 runs @ Walk::Runs { .. } => walk_runs(&self.state, runs, &mut writer, block, budget)?,
             };
             self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
@@ -277,11 +294,15 @@ impl ShardMachine {
     }
 
     fn log_is_long(&self) -> bool {
-        let keys: usize = self.state.slices.iter().map(crate::slices::Slice::key_bytes).sum();
+        let mut keys: usize = self.state.slices.iter().map(crate::slices::Slice::key_bytes).sum();
+        let mut rows = self.state.slices.rows();
+        if let Some(sessions) = self.state.sessions() {
+            (keys, rows) = (keys + sessions.key_bytes(), rows + sessions.len());
+        }
         let per_row = ROW_OVERHEAD + self.value_bytes;
         let runs =
             usize::try_from(self.state.runs.bytes() + 10 * self.state.runs.rows()).unwrap_or(usize::MAX);
-        let live = keys + self.state.slices.rows() * per_row + runs + self.state.inputs.len() * 32;
+        let live = keys + rows * per_row + runs + self.state.inputs.len() * 32;
         self.state.log_bytes > self.limits.snapshot_log_bytes.max(live as u64 / 4 * 7)
     }
 
@@ -371,7 +392,7 @@ fn walk_runs(
 const ROW_OVERHEAD: usize = 12;
 
 #[derive(Default)]
-struct RowWriter {
+pub(super) struct RowWriter {
     key: Vec<u8>,
     value: Vec<u8>,
     rows: usize,
@@ -387,9 +408,21 @@ impl RowWriter {
         self.upsert(EntryKey::Base(slice, &row.key), row.row.row(), layout, block);
     }
 
-    fn upsert(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
-        self.key.clear();
+    pub(super) fn write_session(&mut self, session: &Session<'_>, layout: &Layout, block: &mut Block) {
         self.value.clear();
+        put_varint(&mut self.value, u128::from(session.end.0.abs_diff(session.start.0)));
+        put_varint(&mut self.value, u128::from(session.emitted));
+        self.finish(EntryKey::Session(session.start, session.key), session.row, layout, block);
+    }
+
+    fn upsert(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
+        self.value.clear();
+        self.finish(key, row, layout, block);
+    }
+
+    /// Writes the row behind what is in `value` already.
+    fn finish(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
+        self.key.clear();
         key.encode(&mut self.key);
         layout.encode(row, &mut self.value);
         block.entries.upsert(&self.key, &self.value);

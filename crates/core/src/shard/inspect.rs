@@ -9,6 +9,7 @@ use crate::{
     aggregate::{RowBuf, Value},
     entry::Input,
     runs::Unreadable,
+    sessions::{Session, Sessions},
     time::{EventTime, Partition, Watermark},
     window::Grid,
 };
@@ -94,8 +95,9 @@ impl ShardMachine {
     /// # Errors
     /// A chunk of a run that does not read.
     pub fn inspect(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
-        match self.state.operator {
-            Operator::Windows(grid) => self.inspect_windows(grid, key, limit),
+        match &self.state.operator {
+            Operator::Windows(grid) => self.inspect_windows(*grid, key, limit),
+            Operator::Sessions(sessions) => Ok(self.inspect_sessions(sessions, key, limit)),
         }
     }
 
@@ -111,6 +113,20 @@ impl ShardMachine {
             ends.filter(|end| self.state.purged.is_none_or(|purged| *end > purged)).collect();
         let windows = ends.iter().take(limit).map(|end| self.window_of(grid, key, &rows, *end));
         Ok((windows.collect(), ends.len()))
+    }
+
+    fn inspect_sessions(&self, sessions: &Sessions, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
+        let layout = &self.state.layout;
+        let of_key = sessions.of_key(layout, key);
+        let view = |session: &Session<'_>| WindowView {
+            start: session.start,
+            end: session.end,
+            records: layout.records(session.row),
+            values: layout.results(session.row),
+            closed: Some(session.end) <= self.state.watermark,
+            emitted: (session.emitted > 0).then_some(session.emitted),
+        };
+        (of_key.iter().take(limit).map(view).collect(), of_key.len())
     }
 
     fn window_of(

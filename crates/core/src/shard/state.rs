@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
+use super::commit::RowWriter;
 use crate::{
     aggregate::{Layout, RowBuf, RowMut, put_varint},
     announcement::AssignmentId,
@@ -14,6 +15,7 @@ use crate::{
     entry::{EntryKey, Input, take_u64},
     job::{JobSpec, OperatorSpec},
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
+    sessions::Sessions,
     slices::Slices,
     time::{EventTime, Offset, Partition, Watermark},
     window::Grid,
@@ -23,16 +25,19 @@ use crate::{
 pub type Revisions = BTreeMap<EventTime, BTreeMap<Vec<u8>, u32>>;
 
 /// What a shard does with its records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Operator {
     /// Windows of fixed size over [`Slices`] and [`Runs`].
     Windows(Grid),
+    /// Sessions.
+    Sessions(Box<Sessions>),
 }
 
 impl Operator {
     fn new(spec: &OperatorSpec) -> Self {
         match spec {
             OperatorSpec::Windows(windows) => Self::Windows(Grid::new(windows)),
+            OperatorSpec::Sessions(sessions) => Self::Sessions(Box::new(Sessions::new(*sessions))),
         }
     }
 }
@@ -241,6 +246,10 @@ impl ShardState {
     pub fn small_entries(&self) -> Block {
         let mut block = Block::default();
         self.encode_small(&mut block);
+        if let Some(sessions) = self.sessions() {
+            let (mut place, mut writer) = (0, RowWriter::default());
+            super::sessions::walk(sessions, &self.layout, &mut place, &mut writer, &mut block, usize::MAX);
+        }
         block
     }
 
@@ -336,6 +345,9 @@ impl ShardState {
         if let Some(purged) = purged {
             self.purge(purged);
         }
+        if let Operator::Sessions(sessions) = &mut self.operator {
+            sessions.forget_changes();
+        }
     }
 
     /// The job the log belongs to, for a state that continues from a local store.
@@ -361,6 +373,12 @@ impl ShardState {
                     }
                     Ok(())
                 }
+                EntryKey::Session(start, key) => {
+                    if let Operator::Sessions(sessions) = &mut self.operator {
+                        sessions.delete(start, key);
+                    }
+                    Ok(())
+                }
                 EntryKey::Position(_) | EntryKey::Row(..) | EntryKey::Base(..) | EntryKey::Index(..) => {
                     Err(RestoreError::Block(BlockError::Body("a delete of an entry that is never deleted")))
                 }
@@ -379,6 +397,13 @@ impl ShardState {
                 self.layout.decode(value, &mut row)?;
             }
             EntryKey::Base(..) => return None,
+            EntryKey::Session(start, key) => {
+                let length = i64::try_from(take_u64(&mut value)?).ok()?;
+                let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
+                let window = (start, EventTime(start.0.checked_add(length)?));
+                let Operator::Sessions(sessions) = &mut self.operator else { return None };
+                self.layout.decode(value, &mut sessions.restore(&self.layout, key, window, emitted))?;
+            }
             EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
             EntryKey::Revision(end, key) => {
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
@@ -401,11 +426,12 @@ impl ShardState {
     /// Forgets what ended at or before `purged`.
     pub(super) fn purge(&mut self, purged: EventTime) {
         self.purged = self.purged.max(Some(purged));
-        match self.operator {
+        match &mut self.operator {
             Operator::Windows(grid) => {
                 self.slices.drop_before(grid.first_live_slice(purged));
                 self.runs.drop_before(grid.first_live_slice(purged));
             }
+            Operator::Sessions(sessions) => sessions.purge(purged),
         }
         while self.revisions.first_key_value().is_some_and(|(end, _)| *end <= purged) {
             self.revisions.pop_first();
@@ -438,16 +464,25 @@ impl ShardState {
         &self.inputs
     }
 
-    /// Number of open (slice, group key) rows; one that is in memory and in runs counts in each.
+    /// Number of open sessions, or of open (slice, group key) rows; one that is in memory and in runs counts in each.
     #[must_use]
     pub fn open_rows(&self) -> u64 {
-        self.slices.rows() as u64 + self.runs.rows()
+        self.slices.rows() as u64
+            + self.runs.rows()
+            + self.sessions().map_or(0, |sessions| sessions.len() as u64)
     }
 
     /// Memory that the open rows take, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.slices.bytes() + self.runs.memory_bytes()
+        self.slices.bytes() + self.runs.memory_bytes() + self.sessions().map_or(0, Sessions::bytes)
+    }
+
+    pub(super) const fn sessions(&self) -> Option<&Sessions> {
+        match &self.operator {
+            Operator::Sessions(sessions) => Some(sessions),
+            Operator::Windows(_) => None,
+        }
     }
 
     /// Incarnation and sequence of the last block.
@@ -483,12 +518,17 @@ impl ShardState {
             .iter()
             .flat_map(|(end, keys)| keys.iter().map(|(key, emitted)| ((*end, key.clone()), *emitted)))
             .collect();
+        let sessions = self.sessions().into_iter().flat_map(|sessions| sessions.iter(&self.layout));
+        let sessions = sessions.map(|session| {
+            ((session.start, session.key.to_vec()), (session.end, session.emitted, session.row.to_owned()))
+        });
         // A partition of which nothing is known is the same as one never heard of.
         let known =
             self.inputs.iter().rposition(|input| *input != Input::default()).map_or(0, |last| last + 1);
         CanonicalState {
             inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
+            sessions: sessions.collect(),
             unreadable,
             revisions,
             watermark: self.watermark,
@@ -521,6 +561,8 @@ impl ShardState {
 pub struct CanonicalState {
     pub inputs: Vec<Input>,
     pub rows: BTreeMap<(EventTime, Vec<u8>), RowBuf>,
+    /// End, results counted, accumulators.
+    pub sessions: BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>,
     /// Set where some rows could not be read.
     pub unreadable: Option<Unreadable>,
     pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,

@@ -1,4 +1,5 @@
 mod inspect;
+mod sessions;
 mod spilling;
 
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! What is computed: windows and aggregates.
 
 use super::Checker;
-use crate::file::{JobFile, WindowChoice};
+use crate::file::{JobFile, SessionSection, WindowChoice};
 use crate::quantity::duration_text;
-use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, WindowSpec};
+use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_core::time::Span;
 
 impl Checker<'_> {
@@ -42,7 +42,7 @@ impl Checker<'_> {
     }
 
     fn window(&mut self, choice: &WindowChoice) -> Option<OperatorSpec> {
-        let instead = "use `tumbling` or `hopping`";
+        let instead = "use `tumbling`, `hopping` or `session`";
         let (kind, size, step, offset) = match choice {
             WindowChoice::Tumbling(section) => ("tumbling", &section.size, None, &section.offset),
             WindowChoice::Hopping(section) => {
@@ -52,10 +52,7 @@ impl Checker<'_> {
                 self.unsupported("window.sliding", "sliding windows", instead);
                 return None;
             }
-            WindowChoice::Session(_) => {
-                self.unsupported("window.session", "session windows", instead);
-                return None;
-            }
+            WindowChoice::Session(section) => return self.sessions(section),
         };
         let path = |key: &str| format!("window.{kind}.{key}");
         let size = self.above_zero(&path("size"), size);
@@ -75,6 +72,21 @@ impl Checker<'_> {
             self.refuse(&path("offset"), what, format!("the same grid has `{}`", rest(offset, step)));
         }
         Some(OperatorSpec::Windows(WindowSpec { size, step, offset }))
+    }
+
+    fn sessions(&mut self, section: &SessionSection) -> Option<OperatorSpec> {
+        let gap = self.above_zero("window.session.gap", &section.gap);
+        let cut = self.optional_above_zero("window.session.cut", section.cut.as_ref());
+        let (gap, cut) = (gap?, cut?);
+        if let Some(cut) = cut.filter(|cut| *cut < gap) {
+            let what = format!("{} is less than `gap` {}", duration_text(cut), duration_text(gap));
+            self.refuse(
+                "window.session.cut",
+                what,
+                "use at least `gap`: each session ends that long after a record",
+            );
+        }
+        Some(OperatorSpec::Sessions(SessionSpec { gap, cut }))
     }
 }
 

@@ -151,12 +151,12 @@ fn wrong_types() {
     replaced(
         WINDOW,
         "window: { tumbling: { size: 1s }, hopping: { size: 2s, step: 1s } }",
-        "job.yaml:7:1: window: expected exactly one of tumbling, hopping, found 2 keys; see docs/job.md",
+        "job.yaml:7:1: window: expected exactly one of tumbling, hopping, session, found 2 keys; see docs/job.md",
     );
     replaced(
         WINDOW,
         "window: [tumbling]",
-        "job.yaml:7:1: window: expected one of tumbling, hopping, found a list; see docs/job.md",
+        "job.yaml:7:1: window: expected one of tumbling, hopping, session, found a list; see docs/job.md",
     );
     replaced(
         "key: record_key",
@@ -253,13 +253,22 @@ fn numbers_out_of_range() {
 }
 
 #[test]
-fn what_is_not_supported_yet() {
-    let window = "use `tumbling` or `hopping`";
+fn sessions() {
     replaced(
         "tumbling: { size: 10s }",
-        "session: { gap: 2h }",
-        &format!("job.yaml:8:3: window.session: not supported yet: session windows at line 8; {window}"),
+        "session: { gap: 0s }",
+        "job.yaml:8:19: window.session.gap: must be more than zero; give a longer duration",
     );
+    replaced(
+        "tumbling: { size: 10s }",
+        "session: { gap: 2h, cut: 1h }",
+        "job.yaml:8:28: window.session.cut: 1h is less than `gap` 2h; use at least `gap`: each session ends that long after a record",
+    );
+}
+
+#[test]
+fn what_is_not_supported_yet() {
+    let window = "use `tumbling`, `hopping` or `session`";
     replaced(
         "tumbling: { size: 10s }",
         "sliding: { size: 2h }",

@@ -1,0 +1,174 @@
+//! Sessions of a shard: applied, closed, corrected, written.
+//!
+//! A record is merged first, then judged on the session that it has become part of: it is too late if there is none left for it and
+//! the one it would begin is gone already. Where a late record joins a session whose result is out with something else, that
+//! result is taken back (`pane: retracted`) by the commit that holds the change (design §7).
+
+use super::{ENTRY_OVERHEAD, Late, Pane, ShardMachine, closing::Emitted, commit::RowWriter, state::Operator};
+use crate::{
+    aggregate::{At, Layout, Value},
+    block::{Block, Closing},
+    dead_letter::{DeadLetter, Reason},
+    entry::EntryKey,
+    frame::{RowReader, ShardFrame},
+    sessions::{Session, Sessions},
+    time::EventTime,
+};
+
+impl ShardMachine {
+    /// Applies the rows from offset delta `skip` on; the offset delta of the first row that lacks the payload it needs is the error.
+    pub(super) fn apply_to_sessions(&mut self, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
+        let mut reader = RowReader::new(&frame.rows, skip);
+        let mut applied = 0;
+        let mut lacking = None;
+        while let Some((place, time, key)) = reader.next_row() {
+            if Some(time) < self.state.watermark {
+                match self.judge_late_session(frame, place, time, key) {
+                    Late::Applies => {}
+                    Late::DeadLettered => continue,
+                    Late::LacksPayload => {
+                        lacking = frame.rows.offsets.get(place).copied();
+                        break;
+                    }
+                }
+            }
+            let (layout, watermark) = (&self.state.layout, self.state.watermark);
+            let Operator::Sessions(sessions) = &mut self.state.operator else { break };
+            let summaries = sessions.summary_bytes();
+            let (mut row, newly_dirty) = sessions.session_mut(layout, key, time, watermark);
+            layout.add_record(&mut row);
+            if newly_dirty {
+                self.dirty.bytes += key.len() + ENTRY_OVERHEAD + row.summary_bytes();
+            }
+            let at = At { time, partition: frame.partition, offset: super::offset_of(frame, place) };
+            reader.values(|column, value| layout.add_value(&mut row, column, value, &at));
+            self.dirty.bytes += sessions.summary_bytes().saturating_sub(summaries);
+            applied += 1;
+        }
+        self.dirty.rows |= applied > 0;
+        self.state.input_mut(frame.partition).applied += applied;
+        lacking.map_or(Ok(()), Err)
+    }
+
+    fn judge_late_session(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
+        let Operator::Sessions(sessions) = &self.state.operator else { return Late::Applies };
+        let end = sessions.end_of(time);
+        if self.state.purged.is_none_or(|purged| end > purged) || sessions.takes(key, time) {
+            return Late::Applies;
+        }
+        let Some(payload) = super::payload_of(&frame.rows, row) else { return Late::LacksPayload };
+        let letter = DeadLetter {
+            partition: frame.partition,
+            offset: super::offset_of(frame, row),
+            reason: Reason::Late,
+            detail: String::new(),
+            event_time: Some(time),
+            watermark: self.state.watermark,
+            missed: Some((time, end)),
+            payload,
+        };
+        self.push_dead_letter(letter);
+        Late::DeadLettered
+    }
+
+    /// Emits the sessions that ended by W_s until all are out or the next commit is full.
+    pub(super) fn close_sessions(&mut self) {
+        while let Some(closing) = self.state.closing.clone() {
+            let Operator::Sessions(sessions) = &self.state.operator else { return };
+            let Some(end) = sessions.next_end(closing.done).filter(|end| Some(*end) <= self.state.watermark)
+            else {
+                self.end_closing();
+                return;
+            };
+            match self.emit_sessions(end, closing.key.as_deref()) {
+                Emitted::All => self.state.closing = Some(Closing { done: Some(end), key: None }),
+                Emitted::UpTo(key) => {
+                    self.state.closing = Some(Closing { done: closing.done, key: Some(key) });
+                    return;
+                }
+                Emitted::Nothing => return,
+            }
+        }
+    }
+
+    /// Emits the results of the sessions that end at `end`, of group keys after `after`.
+    fn emit_sessions(&mut self, end: EventTime, after: Option<&[u8]>) -> Emitted {
+        let Operator::Sessions(sessions) = &self.state.operator else { return Emitted::All };
+        let mut last = None;
+        for place in sessions.ending(end) {
+            if self.is_full() {
+                return last.map_or(Emitted::Nothing, Emitted::UpTo);
+            }
+            let Some(key) = self.session_at(place).map(|session| session.key.to_vec()) else { continue };
+            if after.is_none_or(|after| *key > *after) {
+                self.emit_session(place, Pane::Final, 0);
+                last = Some(key);
+            }
+        }
+        Emitted::All
+    }
+
+    /// Emits what late records have made of sessions whose result was out: retractions, then corrected results.
+    pub(super) fn emit_late_sessions(&mut self) {
+        let Operator::Sessions(sessions) = &mut self.state.operator else { return };
+        let (retracted, late) = (sessions.take_retracted(), sessions.take_late());
+        for gone in retracted {
+            let nothing = vec![Value::Null; self.state.layout.outputs()];
+            self.push_result((gone.start, gone.end), gone.key, nothing, Pane::Retracted, gone.emitted);
+        }
+        for (place, revision) in late {
+            self.emit_session(place, Pane::Late, revision);
+        }
+    }
+
+    fn emit_session(&mut self, place: u32, pane: Pane, revision: u32) {
+        let Some(session) = self.session_at(place) else { return };
+        let (window, key) = ((session.start, session.end), session.key.to_vec());
+        let values = self.state.layout.results(session.row);
+        self.push_result(window, key, values, pane, revision);
+    }
+
+    fn session_at(&self, place: u32) -> Option<Session<'_>> {
+        self.state.sessions()?.at(&self.state.layout, place)
+    }
+}
+
+/// Writes the sessions that changed, and takes away the entries of those that are no more.
+pub(super) fn write_changes(
+    sessions: &mut Sessions,
+    layout: &Layout,
+    writer: &mut RowWriter,
+    block: &mut Block,
+) {
+    for place in sessions.take_dirty() {
+        if let Some(session) = sessions.at(layout, place) {
+            writer.write_session(&session, layout, block);
+        }
+    }
+    for (start, key) in sessions.take_gone() {
+        let mut entry = Vec::new();
+        EntryKey::Session(start, &key).encode(&mut entry);
+        block.entries.delete(&entry);
+    }
+}
+
+/// Writes sessions from the cursor on until the block reaches `budget` bytes; true when none is left.
+pub(super) fn walk(
+    sessions: &Sessions,
+    layout: &Layout,
+    cursor: &mut u32,
+    writer: &mut RowWriter,
+    block: &mut Block,
+    budget: usize,
+) -> bool {
+    while *cursor < sessions.places() {
+        if block.entries.len() >= budget {
+            return false;
+        }
+        if let Some(session) = sessions.at(layout, *cursor) {
+            writer.write_session(&session, layout, block);
+        }
+        *cursor += 1;
+    }
+    true
+}
