@@ -4,12 +4,14 @@ use prost::Message;
 use tidegate_core::{
     announcement::{AssignmentId, PartitionState, Term},
     block::{Assembler, Block, Closing, Entries, JobId, Scalars},
+    dead_letter::Payload,
     entry::{EntryKey, Input},
     frame::{Frame, Rows, SessionId},
     job::{
         AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
         WatermarkStrategy, WindowSpec,
     },
+    ordered::{Buffered, Place},
     shard::ShardState,
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -39,9 +41,21 @@ fn state_entries() {
     assert_eq!(key(EntryKey::Base(EventTime(0), b"k")), "0380000000000000006b");
     assert_eq!(key(EntryKey::Index(EventTime(0), 258)), "0480000000000000000000000000000102");
     assert_eq!(key(EntryKey::Session(EventTime(0), b"k")), "0580000000000000006b");
+    let place = Place { time: EventTime(1_000), partition: Partition(258), offset: Offset(3) };
+    assert_eq!(key(EntryKey::Buffered(place)), "1080000000000003e8000001020000000000000003");
+    assert_eq!(key(EntryKey::BufferedBase(place)), "1180000000000003e8000001020000000000000003");
     let mut value = Vec::new();
     Input { next: Offset(300), watermark: Some(EventTime(-2)), applied: 5, dead: 1 }.encode(&mut value);
     assert_eq!(hex(&value), "ac0201fffffffffffffffe0501");
+}
+
+#[test]
+fn a_record_that_waits() {
+    let headers = vec![("h".to_owned(), None)];
+    let payload = Payload { key: None, value: Some(b"v".to_vec()), headers, timestamp: Some(-2) };
+    let mut value = Vec::new();
+    Buffered { key: b"ab".as_slice().into(), payload: payload.into() }.encode(&mut value);
+    assert_eq!(hex(&value), "0261620001017601016800".to_owned() + "01fffffffffffffffe");
 }
 
 #[test]

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::time::{EventTime, Offset, Partition, Watermark};
+use crate::{
+    aggregate::put_varint,
+    block::{put_bytes, take_bytes},
+    entry::{put_watermark, take_u64, take_watermark},
+    time::{EventTime, Offset, Partition, Watermark},
+};
 
 /// Why a record is a dead letter. `as_str` is what the header `tidegate-reason` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +81,52 @@ impl Payload {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value) + 48).sum();
         64 + length(&self.key) + length(&self.value) + headers
+    }
+
+    /// Appends the record's bytes to `out`. Frozen by `tests/golden`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_optional(out, self.key.as_deref());
+        put_optional(out, self.value.as_deref());
+        put_varint(out, self.headers.len() as u128);
+        for (name, value) in &self.headers {
+            put_bytes(out, name.as_bytes());
+            put_optional(out, value.as_deref());
+        }
+        put_watermark(out, self.timestamp.map(EventTime));
+    }
+
+    /// Takes a record from the front of `bytes`; `None` when there is none.
+    #[must_use]
+    pub fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let (key, value) = (take_optional(bytes)?, take_optional(bytes)?);
+        let mut headers = Vec::new();
+        for _ in 0..take_u64(bytes)? {
+            let name = String::from_utf8(take_bytes(bytes)?.to_vec()).ok()?;
+            headers.push((name, take_optional(bytes)?));
+        }
+        let timestamp = take_watermark(bytes)?.map(EventTime::millis);
+        Some(Self { key, value, headers, timestamp })
+    }
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => out.push(0),
+        Some(bytes) => {
+            out.push(1);
+            put_bytes(out, bytes);
+        }
+    }
+}
+
+#[allow(clippy::option_option, reason = "what does not read, and what is not there")]
+fn take_optional(bytes: &mut &[u8]) -> Option<Option<Vec<u8>>> {
+    let (flag, rest) = bytes.split_first()?;
+    *bytes = rest;
+    match *flag {
+        0 => Some(None),
+        1 => take_bytes(bytes).map(|taken| Some(taken.to_vec())),
+        _ => None,
     }
 }
 

@@ -7,6 +7,8 @@
 //! 03 slice start  group key    → the row that all runs before a snapshot merge to: only in a changelog
 //! 04 slice start  file         → the index of a part of a run: only in a local store
 //! 05 start        group key    → a session: its length, how often its result has been emitted, the row of accumulators
+//! 10 event time  partition  offset → a record that waits, with its group key
+//! 11 event time  partition  offset → such a record in a run before a snapshot: only in a changelog
 //! ```
 //! Numbers are big-endian with the sign bit flipped, so that byte order is number order and "windows that ended before X"
 //! is a range. Frozen by `tests/golden`.
@@ -14,6 +16,7 @@
 use crate::{
     aggregate::{put_varint, take_varint},
     job::OperatorSpec,
+    ordered::Place,
     time::{EventTime, Offset, Partition, Watermark},
 };
 
@@ -23,6 +26,8 @@ const REVISION: u8 = 2;
 const BASE: u8 = 3;
 const INDEX: u8 = 4;
 const SESSION: u8 = 5;
+const BUFFERED: u8 = 16;
+const BUFFERED_BASE: u8 = 17;
 
 /// A key of the state, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,10 @@ pub enum EntryKey<'a> {
     Index(EventTime, u64),
     /// The session of a group key that starts there.
     Session(EventTime, &'a [u8]),
+    /// A record that waits ([`crate::ordered`]).
+    Buffered(Place),
+    /// A record that waits in a run before a snapshot.
+    BufferedBase(Place),
 }
 
 impl<'a> EntryKey<'a> {
@@ -54,7 +63,15 @@ impl<'a> EntryKey<'a> {
             Self::Base(time, key) => encode_timed(BASE, *time, key, out),
             Self::Session(time, key) => encode_timed(SESSION, *time, key, out),
             Self::Index(time, file) => encode_timed(INDEX, *time, &file.to_be_bytes(), out),
+            Self::Buffered(place) => encode_placed(BUFFERED, *place, out),
+            Self::BufferedBase(place) => encode_placed(BUFFERED_BASE, *place, out),
         }
+    }
+
+    /// Whether this is of a snapshot of runs, which a local store has.
+    #[must_use]
+    pub const fn is_base(&self) -> bool {
+        matches!(self, Self::Base(..) | Self::BufferedBase(..))
     }
 
     /// Reads a key; `None` when the bytes are not one.
@@ -64,8 +81,13 @@ impl<'a> EntryKey<'a> {
         if *kind == POSITION {
             return Some(Self::Position(Partition(u32::from_be_bytes(rest.try_into().ok()?))));
         }
+        if matches!(*kind, BUFFERED | BUFFERED_BASE) {
+            let mut rest = rest;
+            let place = Place::take(&mut rest).filter(|_| rest.is_empty())?;
+            return Some(if *kind == BUFFERED { Self::Buffered(place) } else { Self::BufferedBase(place) });
+        }
         let (time, key) = rest.split_first_chunk::<8>()?;
-        let time = EventTime((u64::from_be_bytes(*time) ^ SIGN).cast_signed());
+        let time = unordered(*time);
         match *kind {
             ROW => Some(Self::Row(time, key)),
             REVISION => Some(Self::Revision(time, key)),
@@ -83,15 +105,24 @@ fn encode_timed(kind: u8, time: EventTime, key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(key);
 }
 
+fn encode_placed(kind: u8, place: Place, out: &mut Vec<u8>) {
+    out.push(kind);
+    out.extend_from_slice(&place.to_bytes());
+}
+
 const SIGN: u64 = 1 << 63;
 
 pub(crate) fn ordered(time: EventTime) -> [u8; 8] {
     (time.0.cast_unsigned() ^ SIGN).to_be_bytes()
 }
 
+pub(crate) fn unordered(bytes: [u8; 8]) -> EventTime {
+    EventTime((u64::from_be_bytes(bytes) ^ SIGN).cast_signed())
+}
+
 /// The key ranges, start inclusive and end exclusive, that hold only windows that ended at or before `purged`.
 #[must_use]
-pub fn purged_ranges(operator: &OperatorSpec, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 3] {
+pub fn purged_ranges(operator: &OperatorSpec, purged: EventTime) -> [(Vec<u8>, Vec<u8>); 4] {
     let live = operator.first_live_slice(purged);
     let bound = |kind: u8, time: EventTime| {
         let mut key = vec![kind];
@@ -102,13 +133,14 @@ pub fn purged_ranges(operator: &OperatorSpec, purged: EventTime) -> [(Vec<u8>, V
         (vec![ROW], bound(ROW, live)),
         (vec![REVISION], bound(REVISION, EventTime(purged.0.saturating_add(1)))),
         (vec![INDEX], bound(INDEX, live)),
+        (vec![BUFFERED], bound(BUFFERED, live)),
     ]
 }
 
-/// The keys of all rows, start inclusive and end exclusive.
+/// The keys of all rows and records that wait, start inclusive and end exclusive.
 #[must_use]
-pub fn all_rows() -> (Vec<u8>, Vec<u8>) {
-    (vec![ROW], vec![ROW + 1])
+pub fn all_rows() -> [(Vec<u8>, Vec<u8>); 2] {
+    [(vec![ROW], vec![ROW + 1]), (vec![BUFFERED], vec![BUFFERED + 1])]
 }
 
 /// Chunks whose names are below this are of windows that ended at or before `purged` ([`crate::runs::ChunkId::to_bytes`]).
@@ -206,7 +238,8 @@ mod tests {
 
         #[test]
         fn keys_and_values_read_back(time in any::<i64>(), key in any::<Vec<u8>>(), input in any::<(u64, Option<i64>, u64, u64)>()) {
-            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Position(Partition(7))] {
+            let place = Place { time: EventTime(time), partition: Partition(3), offset: Offset(input.0) };
+            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Buffered(place), EntryKey::BufferedBase(place), EntryKey::Position(Partition(7))] {
                 let encoded = bytes(entry);
                 prop_assert_eq!(EntryKey::decode(&encoded), Some(entry));
             }
@@ -223,7 +256,7 @@ mod tests {
             let spec = WindowSpec { size: Span(step + extra), step: Span(step), offset: Span(3) };
             let grid = Grid::new(&spec);
             let slice = grid.slice_of(EventTime(time));
-            let [rows, revisions, parts] = purged_ranges(&OperatorSpec::Windows(spec), EventTime(purged));
+            let [rows, revisions, parts, _] = purged_ranges(&OperatorSpec::Windows(spec), EventTime(purged));
             let inside = |range: &(Vec<u8>, Vec<u8>), key: &[u8]| range.0.as_slice() <= key && key < range.1.as_slice();
             prop_assert_eq!(inside(&rows, &bytes(EntryKey::Row(slice, b"k"))), grid.last_end(slice) <= EventTime(purged));
             prop_assert_eq!(inside(&parts, &bytes(EntryKey::Index(slice, 1))), grid.last_end(slice) <= EventTime(purged));

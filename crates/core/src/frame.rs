@@ -116,6 +116,14 @@ impl Rows {
         self.offsets.is_empty() && self.rejects.is_empty()
     }
 
+    /// The group key of a row.
+    #[must_use]
+    pub fn key(&self, row: usize) -> &[u8] {
+        let end = |row: usize| self.key_ends.get(row).map_or(0, |end| *end as usize);
+        let start = row.checked_sub(1).map_or(0, end);
+        self.keys.get(start..end(row)).unwrap_or_default()
+    }
+
     /// What this costs of the credit; nothing where there is nothing.
     #[must_use]
     pub fn cost(&self) -> u64 {

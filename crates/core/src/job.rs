@@ -100,6 +100,8 @@ pub enum OperatorSpec {
     Windows(WindowSpec),
     /// Aggregates over sessions.
     Sessions(SessionSpec),
+    /// The records themselves, in order of event time.
+    Reorder,
 }
 
 impl OperatorSpec {
@@ -109,6 +111,8 @@ impl OperatorSpec {
         match self {
             Self::Windows(windows) => windows.size,
             Self::Sessions(sessions) => sessions.gap,
+            // A record leaves once the watermark has passed it.
+            Self::Reorder => Span(1),
         }
     }
 
@@ -118,13 +122,25 @@ impl OperatorSpec {
         match self {
             Self::Windows(windows) => Some(Grid::new(windows)),
             Self::Sessions(_) => None,
+            Self::Reorder => None,
         }
+    }
+
+    /// Whether the records themselves are the results, so that each needs its payload.
+    #[must_use]
+    pub const fn keeps_records(&self) -> bool {
+        matches!(self, Self::Reorder)
     }
 
     /// Slices that start before this are gone, once the windows are that ended at or before `purged`.
     #[must_use]
     pub fn first_live_slice(&self, purged: EventTime) -> EventTime {
-        self.grid().map_or(EventTime(i64::MIN), |grid| grid.first_live_slice(purged))
+        match self {
+            Self::Windows(windows) => Grid::new(windows).first_live_slice(purged),
+            Self::Sessions(_) => EventTime(i64::MIN),
+            // Parts of runs stand under their last record.
+            Self::Reorder => purged,
+        }
     }
 }
 

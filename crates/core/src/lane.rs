@@ -41,6 +41,8 @@ pub struct Lane {
     sessions: Vec<Session>,
     outs: Vec<Out>,
     bytes: usize,
+    /// Every record is a result by itself.
+    keeps_records: bool,
 }
 
 /// Where a shard's rows go.
@@ -77,6 +79,7 @@ impl Lane {
             sessions: Vec::new(),
             outs: vec![out; job.shards as usize],
             bytes: 0,
+            keeps_records: job.operator.keeps_records(),
         }
     }
 
@@ -202,7 +205,7 @@ impl Lane {
         out.rows.push(delta(base, record.offset), record.time, record.key, record.values);
         self.bytes += record.key.len() + 16 + 8 * record.values.len();
         let may_be_late = Some(record.time) < before.max(announced).max(out.floor);
-        if may_be_late || everything || out.all_payloads {
+        if self.keeps_records || may_be_late || everything || out.all_payloads {
             let payload = payload();
             self.bytes += payload.bytes();
             out.rows.payloads.push((row, Arc::new(payload)));

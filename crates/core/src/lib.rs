@@ -15,6 +15,7 @@ pub mod frame;
 pub mod future;
 pub mod job;
 pub mod lane;
+pub mod ordered;
 pub mod pacing;
 pub mod record;
 pub mod runs;

@@ -11,6 +11,7 @@
 
 mod compaction;
 mod merge;
+mod walk;
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -19,6 +20,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub use compaction::{Compacted, Compaction};
 pub(crate) use merge::{Merge, MergedRow};
+pub(crate) use walk::Walk;
 
 use crate::{
     aggregate::{Layout, RowBuf, RowMut, put_varint},
@@ -157,6 +159,16 @@ impl Runs {
 
     pub(crate) fn set_store(&mut self, store: Arc<dyn Chunks>) {
         self.store = Some(store);
+    }
+
+    pub(crate) const fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Something at that event time does not read.
+    pub(crate) fn damaged(&self, slice: EventTime) -> Unreadable {
+        let id = ChunkId { slice, file: 0, index: 0 };
+        Unreadable { id, reason: "a record does not read".to_owned() }
     }
 
     pub(crate) const fn set_chunk_bytes(&mut self, bytes: usize) {
@@ -351,6 +363,11 @@ impl Part {
 
     fn id(&self, index: usize) -> ChunkId {
         ChunkId { slice: self.slice, file: self.file, index: u32::try_from(index).unwrap_or(u32::MAX) }
+    }
+
+    /// The key of its first row.
+    fn first_key(&self) -> Option<&[u8]> {
+        self.chunks.first().map(|chunk| &*chunk.first)
     }
 
     /// The chunk that holds `key` if any does.

@@ -13,6 +13,7 @@
 mod closing;
 mod commit;
 mod inspect;
+mod reorder;
 mod sessions;
 mod state;
 
@@ -21,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-pub use commit::{Commit, Committed, Pane, ResultRow, Spilled};
+pub use commit::{Commit, Committed, Pane, Reordered, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
 use state::Operator;
 pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
@@ -34,7 +35,7 @@ use crate::{
     entry::Input,
     frame::{RowReader, Rows, SessionId, ShardFrame},
     job::JobSpec,
-    runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable},
+    runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable, Walk},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
     window::Grid,
 };
@@ -85,6 +86,8 @@ pub struct ShardMachine {
     cycle: Option<commit::Cycle>,
     /// The window that is being closed: where its results have come to.
     window: Option<(EventTime, Merge)>,
+    /// Over the records in runs, at the first that is not out.
+    walk: Option<Walk>,
     memory: Memory,
     /// About how many bytes the value of a row takes in the log.
     value_bytes: usize,
@@ -117,6 +120,7 @@ struct Dirty {
 #[derive(Debug, Default)]
 struct Pending {
     results: Vec<ResultRow>,
+    reordered: Vec<Reordered>,
     dead_letters: Vec<DeadLetter>,
     bytes: usize,
 }
@@ -176,6 +180,7 @@ impl ShardMachine {
             in_flight: None,
             cycle: None,
             window: None,
+            walk: None,
             memory: Memory::default(),
             value_bytes,
             failed: None,
@@ -222,6 +227,8 @@ impl ShardMachine {
     /// The store has these chunks: memory lets go of them, and frames may go on.
     pub fn stored(&mut self, chunks: &[ChunkId]) {
         self.state.stored(chunks);
+        // It holds what memory is to let go of.
+        self.walk = None;
         self.memory.full = false;
     }
 
@@ -325,6 +332,7 @@ impl ShardMachine {
         match self.state.operator {
             Operator::Windows(grid) => self.apply_to_windows(grid, frame, skip),
             Operator::Sessions(_) => self.apply_to_sessions(frame, skip),
+            Operator::Reorder => self.apply_to_buffer(frame, skip),
         }
     }
 
@@ -466,7 +474,7 @@ impl ShardMachine {
         if let Some(watermark) = self.state.watermark {
             self.on_time_from = match self.state.operator {
                 Operator::Windows(grid) => grid.last_closed_end(watermark),
-                Operator::Sessions(_) => watermark,
+                Operator::Sessions(_) | Operator::Reorder => watermark,
             };
         }
     }

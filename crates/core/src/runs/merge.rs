@@ -37,7 +37,7 @@ enum Source {
 }
 
 #[derive(Debug)]
-struct PartCursor {
+pub(super) struct PartCursor {
     part: Arc<Part>,
     chunk: usize,
     bytes: Arc<[u8]>,
@@ -183,7 +183,11 @@ impl Source {
 
 impl PartCursor {
     /// A cursor at the first row behind `after`; `None` when there is none.
-    fn open(part: Arc<Part>, after: Option<&[u8]>, runs: &Runs) -> Result<Option<Self>, Unreadable> {
+    pub(super) fn open(
+        part: Arc<Part>,
+        after: Option<&[u8]>,
+        runs: &Runs,
+    ) -> Result<Option<Self>, Unreadable> {
         let chunk = after.and_then(|after| part.chunk_of(after)).unwrap_or(0);
         if part.chunks.is_empty() {
             return Ok(None);
@@ -200,7 +204,15 @@ impl PartCursor {
         }
     }
 
-    fn advance(&mut self, runs: &Runs) -> Result<bool, Unreadable> {
+    pub(super) fn key(&self) -> &[u8] {
+        self.bytes.get(self.key.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn value(&self) -> &[u8] {
+        self.bytes.get(self.value.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn advance(&mut self, runs: &Runs) -> Result<bool, Unreadable> {
         if self.rest >= self.bytes.len() {
             if self.chunk + 1 >= self.part.chunks.len() {
                 (self.key, self.value) = (usize::MAX..usize::MAX, 0..0);

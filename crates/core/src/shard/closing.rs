@@ -24,6 +24,7 @@ impl ShardMachine {
         match self.state.operator {
             Operator::Windows(grid) => self.close_windows(grid),
             Operator::Sessions(_) => self.close_sessions(),
+            Operator::Reorder => self.release(),
         }
     }
 
@@ -137,6 +138,7 @@ impl ShardMachine {
         match self.state.operator {
             Operator::Windows(grid) => self.emit_late_windows(grid),
             Operator::Sessions(_) => self.emit_late_sessions(),
+            Operator::Reorder => {}
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Dirty, ShardMachine, ShardState, state::Operator};
+use super::{Dirty, ShardMachine, ShardState, reorder::take_value, state::Operator};
 use crate::{
     aggregate::{Layout, Row, Value, put_varint},
     block::{Block, Scalars},
-    dead_letter::DeadLetter,
+    dead_letter::{DeadLetter, Payload},
     entry::EntryKey,
-    runs::{Merge, MergedRow, Part, Unreadable},
+    ordered::{Buffered, Place},
+    runs::{Merge, MergedRow, Part, Unreadable, Walk as RunWalk},
     sessions::{Session, Sessions},
     time::{EventTime, Offset, Partition},
 };
@@ -53,11 +54,24 @@ pub struct ResultRow {
     pub values: Vec<Value>,
 }
 
+/// A record that leaves as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reordered {
+    /// Where it stood.
+    pub place: Place,
+    /// The group key.
+    pub key: Box<[u8]>,
+    /// The record.
+    pub payload: Arc<Payload>,
+}
+
 /// The content of one transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// Results, in (end, key) order within a closing.
     pub results: Vec<ResultRow>,
+    /// Results that are records of the source, in order.
+    pub reordered: Vec<Reordered>,
     /// Dead letters.
     pub dead_letters: Vec<DeadLetter>,
     /// The changelog block.
@@ -109,6 +123,8 @@ enum Walk {
     Sessions(u32),
     /// Over the rows of all runs up to this one.
     Runs { up_to: u64, slice: EventTime, after: Option<Vec<u8>>, merge: Option<Merge> },
+    /// Over the records that wait: those of all runs up to this one, without it those in memory; behind the one at `after`.
+    Records { up_to: Option<u64>, after: Option<Place>, walk: Option<RunWalk> },
 }
 
 impl Cycle {
@@ -116,14 +132,17 @@ impl Cycle {
     pub(super) const fn boundary(&self) -> Option<u64> {
         match self.walk {
             Walk::Runs { up_to, .. } => Some(up_to),
+            Walk::Records { up_to, .. } => up_to,
             Walk::Memory(..) | Walk::Sessions(_) => None,
         }
     }
 
     /// Parts have come in the place of others: the merge under way is begun anew behind its last key.
     pub(super) fn reopen(&mut self) {
-        if let Walk::Runs { merge, .. } = &mut self.walk {
-            *merge = None;
+        match &mut self.walk {
+            Walk::Memory(..) | Walk::Sessions(_) => {}
+            Walk::Runs { merge, .. } => *merge = None,
+            Walk::Records { walk, .. } => *walk = None,
         }
     }
 }
@@ -133,6 +152,8 @@ const COMMIT_OVERHEAD: u64 = 192;
 /// While a snapshot is under way, a commit rewrites this many times its own changes: those of all its commits are at most a
 /// quarter of the live state.
 const REWRITTEN: usize = 4;
+/// Of changes beyond this, once only.
+const MOST_REWRITTEN: usize = 1 << 20;
 
 impl ShardMachine {
     /// Whether output waits for a commit: a window closed, or a dead letter.
@@ -198,7 +219,13 @@ impl ShardMachine {
         });
         self.in_flight = Some(InFlight { sequence: self.state.sequence, positions });
         let out = std::mem::take(&mut self.out);
-        Some(Commit { results: out.results, dead_letters: out.dead_letters, block, spilled })
+        Some(Commit {
+            results: out.results,
+            reordered: out.reordered,
+            dead_letters: out.dead_letters,
+            block,
+            spilled,
+        })
     }
 
     fn write_changes(&mut self, dirty: &Dirty, block: &mut Block) -> Vec<(Partition, Offset)> {
@@ -224,6 +251,11 @@ impl ShardMachine {
             super::sessions::write_changes(sessions, &self.state.layout, &mut writer, block);
         }
         self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
+        for place in self.state.buffer.take_dirty() {
+            if let Some(record) = self.state.buffer.get(place) {
+                write_record(place, record, block);
+            }
+        }
         positions
     }
 
@@ -239,7 +271,11 @@ impl ShardMachine {
             block.begins = Some(self.job);
             block.base = spills || !self.state.runs.is_empty();
             spills |= block.base;
-            let walk = if block.base {
+            let keeps_records = matches!(self.state.operator, Operator::Reorder);
+            let walk = if keeps_records {
+                let up_to = block.base.then_some(self.state.run);
+                Walk::Records { up_to, after: None, walk: None }
+            } else if block.base {
                 let slice = EventTime(i64::MIN);
                 Walk::Runs { up_to: self.state.run, slice, after: None, merge: None }
             } else if self.state.sessions().is_some() {
@@ -257,9 +293,12 @@ impl ShardMachine {
             self.state.run += 1;
             self.memory.wanted = false;
             self.window = None;
+            self.walk = None;
         }
         if let Some(cycle) = self.cycle.as_mut().filter(|cycle| cycle.last_sequence.is_none()) {
-            let budget = block.entries.len() + REWRITTEN * changes + self.limits.snapshot_step;
+            // Whole records are large: a commit stays one that the transaction timeout allows.
+            let rewritten = changes + (REWRITTEN - 1) * changes.min(MOST_REWRITTEN);
+            let budget = block.entries.len() + rewritten + self.limits.snapshot_step;
             let mut writer = RowWriter::default();
             let ended = match &mut cycle.walk {
                 Walk::Memory(slice, row) => {
@@ -269,6 +308,10 @@ impl ShardMachine {
                     super::sessions::walk(sessions, &self.state.layout, place, &mut writer, block, budget)
                 }),
                 runs @ Walk::Runs { .. } => walk_runs(&self.state, runs, &mut writer, block, budget)?,
+                Walk::Records { up_to, after, walk } => match *up_to {
+                    None => walk_records(&self.state, after, block, budget),
+                    Some(up_to) => walk_run_records(&self.state, (up_to, after, walk), block, budget)?,
+                },
             };
             self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
             cycle.bytes += block.entries.len() as u64 + COMMIT_OVERHEAD;
@@ -285,8 +328,10 @@ impl ShardMachine {
     /// Whether the rows in memory have to become a run; where the store has not taken the last ones yet, frames wait instead.
     fn has_to_spill(&mut self) -> bool {
         let Some(share) = self.memory.share else { return false };
-        let over = self.state.slices.bytes() > share;
-        if self.state.slices.iter().all(crate::slices::Slice::is_empty) || !(over || self.memory.wanted) {
+        let over = self.state.row_bytes() > share;
+        let is_empty =
+            self.state.slices.iter().all(crate::slices::Slice::is_empty) && self.state.buffer.is_empty();
+        if is_empty || !(over || self.memory.wanted) {
             return false;
         }
         self.memory.full = over && self.state.runs.held_bytes() > share;
@@ -302,7 +347,8 @@ impl ShardMachine {
         let per_row = ROW_OVERHEAD + self.value_bytes;
         let runs =
             usize::try_from(self.state.runs.bytes() + 10 * self.state.runs.rows()).unwrap_or(usize::MAX);
-        let live = keys + rows * per_row + runs + self.state.inputs.len() * 32;
+        let waiting = self.state.buffer.written_bytes();
+        let live = keys + waiting + rows * per_row + runs + self.state.inputs.len() * 32;
         self.state.log_bytes > self.limits.snapshot_log_bytes.max(live as u64 / 4 * 7)
     }
 
@@ -386,6 +432,49 @@ fn walk_runs(
         }
     }
     Ok(true)
+}
+
+fn write_record(place: Place, record: &Buffered, block: &mut Block) {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    EntryKey::Buffered(place).encode(&mut key);
+    record.encode(&mut value);
+    block.entries.upsert(&key, &value);
+}
+
+/// Writes the records in memory behind `after` until the block reaches `budget` bytes; true when none is left.
+fn walk_records(state: &ShardState, after: &mut Option<Place>, block: &mut Block, budget: usize) -> bool {
+    for (place, record) in state.buffer.behind(*after) {
+        if block.entries.len() >= budget {
+            return false;
+        }
+        write_record(place, record, block);
+        *after = Some(place);
+    }
+    true
+}
+
+/// Writes the records of the runs, as base entries, until the block reaches `budget` bytes; true when none is left.
+fn walk_run_records(
+    state: &ShardState,
+    (up_to, after, walk): (u64, &mut Option<Place>, &mut Option<RunWalk>),
+    block: &mut Block,
+    budget: usize,
+) -> Result<bool, Unreadable> {
+    // What is out by now is passed over: its parts may be gone.
+    let is_behind = after.is_some_and(|after| !state.is_gone(after));
+    let mut open = match walk.take().filter(|_| is_behind) {
+        Some(open) => open,
+        None => state.walk(*after, up_to)?,
+    };
+    while block.entries.len() < budget {
+        let Some((place, value)) = take_value(&mut open, &state.runs)? else { return Ok(true) };
+        let mut key = Vec::new();
+        EntryKey::BufferedBase(place).encode(&mut key);
+        block.entries.upsert(&key, &value);
+        *after = Some(place);
+    }
+    *walk = Some(open);
+    Ok(false)
 }
 
 /// What a row takes in a block beside its key and its value: kind, lengths, start of its slice.

@@ -8,9 +8,10 @@ use super::{ShardMachine, ShardState, state::Operator};
 use crate::{
     aggregate::{RowBuf, Value},
     entry::Input,
+    ordered::Place,
     runs::Unreadable,
     sessions::{Session, Sessions},
-    time::{EventTime, Partition, Watermark},
+    time::{EventTime, Partition, Span, Watermark},
     window::Grid,
 };
 
@@ -98,6 +99,7 @@ impl ShardMachine {
         match &self.state.operator {
             Operator::Windows(grid) => self.inspect_windows(*grid, key, limit),
             Operator::Sessions(sessions) => Ok(self.inspect_sessions(sessions, key, limit)),
+            Operator::Reorder => Ok(self.inspect_buffer(key, limit)),
         }
     }
 
@@ -127,6 +129,21 @@ impl ShardMachine {
             emitted: (session.emitted > 0).then_some(session.emitted),
         };
         (of_key.iter().take(limit).map(view).collect(), of_key.len())
+    }
+
+    /// The records of `key` that wait in memory, each as a window of its own; those in runs are not read for this.
+    fn inspect_buffer(&self, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
+        let places = self.state.buffer.behind(None).filter(|(_, record)| *record.key == *key);
+        let places: Vec<_> = places.map(|(place, _)| place).collect();
+        let view = |place: &Place| WindowView {
+            start: place.time,
+            end: place.time.plus(Span(1)),
+            records: 1,
+            values: Vec::new(),
+            closed: Some(place.time) < self.state.watermark,
+            emitted: None,
+        };
+        (places.iter().take(limit).map(view).collect(), places.len())
     }
 
     fn window_of(

@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
-use super::commit::RowWriter;
+use super::{commit::RowWriter, reorder::take_record};
 use crate::{
     aggregate::{Layout, RowBuf, RowMut, put_varint},
     announcement::AssignmentId,
     block::{Block, BlockError, Change, Closing, JobId, Scalars},
     entry::{EntryKey, Input, take_u64},
     job::{JobSpec, OperatorSpec},
+    ordered::{Buffered, Ordered, Place},
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     sessions::Sessions,
     slices::Slices,
@@ -31,6 +32,8 @@ pub(super) enum Operator {
     Windows(Grid),
     /// Sessions.
     Sessions(Box<Sessions>),
+    /// Records in [`Ordered`] and [`Runs`] until W_s has passed them.
+    Reorder,
 }
 
 impl Operator {
@@ -38,6 +41,7 @@ impl Operator {
         match spec {
             OperatorSpec::Windows(windows) => Self::Windows(Grid::new(windows)),
             OperatorSpec::Sessions(sessions) => Self::Sessions(Box::new(Sessions::new(*sessions))),
+            OperatorSpec::Reorder => Self::Reorder,
         }
     }
 }
@@ -50,6 +54,8 @@ pub struct ShardState {
     pub(super) inputs: Vec<Input>,
     /// The rows since the last run.
     pub(super) slices: Slices,
+    /// The records that wait, since the last run.
+    pub(super) buffer: Ordered,
     pub(super) runs: Runs,
     /// Number of the run that `slices` are to become.
     pub(super) run: u64,
@@ -102,6 +108,7 @@ impl ShardState {
             layout: Arc::new(Layout::new(spec)),
             inputs: Vec::new(),
             slices: Slices::default(),
+            buffer: Ordered::default(),
             runs: Runs::default(),
             run: 0,
             base: None,
@@ -149,7 +156,7 @@ impl ShardState {
             // What a later snapshot repeats is here already.
             self.base = (starts && block.base).then(|| block.scalars.run.saturating_sub(1));
         }
-        let mut base = Vec::new();
+        let (mut base, mut records) = (Vec::new(), Vec::new());
         for change in block.entries.iter() {
             let change = change?;
             let Change::Upsert(key, value) = change else {
@@ -159,7 +166,8 @@ impl ShardState {
             match EntryKey::decode(key) {
                 Some(EntryKey::Base(slice, key)) => base.push((slice, key, value)),
                 // Among the rows of the runs that follow as base entries.
-                Some(EntryKey::Row(..)) if starts && block.base => {}
+                Some(EntryKey::Row(..) | EntryKey::Buffered(..)) if starts && block.base => {}
+                Some(EntryKey::BufferedBase(place)) => records.push((place, value)),
                 Some(EntryKey::Index(..)) => {
                     return Err(BlockError::Body("an entry of a local store in a log").into());
                 }
@@ -172,6 +180,8 @@ impl ShardState {
                 let rows: Vec<_> = rows.iter().map(|(_, key, value)| (*key, *value)).collect();
                 self.runs.append(*slice, run, &rows);
             }
+            let parts = self.write_parts(run, records.into_iter());
+            parts.into_iter().for_each(|part| self.runs.insert(part));
         }
         if !starts && block.scalars.run > self.run {
             self.spill();
@@ -182,6 +192,9 @@ impl ShardState {
 
     /// Makes the rows in memory a run, and memory empty.
     pub(super) fn spill(&mut self) {
+        let parts = self.buffer_parts();
+        parts.into_iter().for_each(|part| self.runs.insert(part));
+        self.buffer = Ordered::default();
         let slices = std::mem::take(&mut self.slices);
         for slice in slices.iter().filter(|slice| !slice.is_empty()) {
             let part = write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout);
@@ -192,10 +205,12 @@ impl ShardState {
     /// The rows in memory as parts of the run that they are to become, for a store that is to hold them too.
     #[must_use]
     pub fn image(&mut self) -> Vec<Part> {
+        let mut parts = self.buffer_parts();
         let slices = self.slices.iter().filter(|slice| !slice.is_empty());
-        slices
-            .map(|slice| write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout))
-            .collect()
+        parts.extend(
+            slices.map(|slice| write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout)),
+        );
+        parts
     }
 
     /// After the entries and the head of a store: takes the rows in memory from the parts that [`ShardState::image`] gave; rows that
@@ -205,6 +220,10 @@ impl ShardState {
     /// A chunk that does not read.
     pub fn load_image(&mut self) -> Result<Vec<Arc<Part>>, Unreadable> {
         let parts = self.runs.take_from(self.run);
+        if let Operator::Reorder = self.operator {
+            self.load_parts(&parts)?;
+            return Ok(parts);
+        }
         for part in &parts {
             let mut merge = Merge::default();
             merge.add_part(Arc::clone(part), None, &self.runs)?;
@@ -265,7 +284,11 @@ impl ShardState {
     }
 
     pub(super) fn compaction(&mut self, boundary: Option<u64>) -> Option<Compaction> {
-        self.runs.compaction(boundary, &self.layout)
+        match self.operator {
+            Operator::Windows(_) => self.runs.compaction(boundary, &self.layout),
+            // Sessions make no runs, and records never merge.
+            Operator::Sessions(_) | Operator::Reorder => None,
+        }
     }
 
     pub(super) fn compacted(&mut self, done: Compacted) -> bool {
@@ -348,6 +371,7 @@ impl ShardState {
         if let Operator::Sessions(sessions) = &mut self.operator {
             sessions.forget_changes();
         }
+        self.forget_gone();
     }
 
     /// The job the log belongs to, for a state that continues from a local store.
@@ -379,7 +403,12 @@ impl ShardState {
                     }
                     Ok(())
                 }
-                EntryKey::Position(_) | EntryKey::Row(..) | EntryKey::Base(..) | EntryKey::Index(..) => {
+                EntryKey::Position(_)
+                | EntryKey::Row(..)
+                | EntryKey::Base(..)
+                | EntryKey::Index(..)
+                | EntryKey::Buffered(..)
+                | EntryKey::BufferedBase(..) => {
                     Err(RestoreError::Block(BlockError::Body("a delete of an entry that is never deleted")))
                 }
             },
@@ -396,7 +425,8 @@ impl ShardState {
                 let mut row = self.slices.slice_mut(slice).restored_row_mut(&self.layout, key);
                 self.layout.decode(value, &mut row)?;
             }
-            EntryKey::Base(..) => return None,
+            EntryKey::Base(..) | EntryKey::BufferedBase(..) => return None,
+            EntryKey::Buffered(place) => self.buffer.restore(place, Buffered::decode(value)?),
             EntryKey::Session(start, key) => {
                 let length = i64::try_from(take_u64(&mut value)?).ok()?;
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
@@ -432,6 +462,10 @@ impl ShardState {
                 self.runs.drop_before(grid.first_live_slice(purged));
             }
             Operator::Sessions(sessions) => sessions.purge(purged),
+            Operator::Reorder => {
+                self.runs.drop_before(purged);
+                self.forget_gone();
+            }
         }
         while self.revisions.first_key_value().is_some_and(|(end, _)| *end <= purged) {
             self.revisions.pop_first();
@@ -468,20 +502,26 @@ impl ShardState {
     #[must_use]
     pub fn open_rows(&self) -> u64 {
         self.slices.rows() as u64
+            + self.buffer.len() as u64
             + self.runs.rows()
             + self.sessions().map_or(0, |sessions| sessions.len() as u64)
+    }
+
+    /// Memory that rows and records take which may become a run, about.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.slices.bytes() + self.buffer.bytes()
     }
 
     /// Memory that the open rows take, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.slices.bytes() + self.runs.memory_bytes() + self.sessions().map_or(0, Sessions::bytes)
+        self.row_bytes() + self.runs.memory_bytes() + self.sessions().map_or(0, Sessions::bytes)
     }
 
     pub(super) const fn sessions(&self) -> Option<&Sessions> {
         match &self.operator {
             Operator::Sessions(sessions) => Some(sessions),
-            Operator::Windows(_) => None,
+            Operator::Windows(_) | Operator::Reorder => None,
         }
     }
 
@@ -512,7 +552,12 @@ impl ShardState {
                 rows.insert((slice.start, slice.key(row).to_vec()), slice.row(&self.layout, row).to_owned());
             }
         }
-        let unreadable = self.add_runs(&mut rows).err();
+        let mut buffered: BTreeMap<_, _> =
+            self.buffer.behind(None).map(|(place, record)| (place, record.clone())).collect();
+        let unreadable = match self.operator {
+            Operator::Windows(_) | Operator::Sessions(_) => self.add_runs(&mut rows).err(),
+            Operator::Reorder => self.add_records(&mut buffered).err(),
+        };
         let revisions = self
             .revisions
             .iter()
@@ -529,6 +574,7 @@ impl ShardState {
             inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
             sessions: sessions.collect(),
+            buffered,
             unreadable,
             revisions,
             watermark: self.watermark,
@@ -540,6 +586,14 @@ impl ShardState {
 }
 
 impl ShardState {
+    fn add_records(&self, records: &mut BTreeMap<Place, Buffered>) -> Result<(), Unreadable> {
+        let mut walk = self.walk(None, u64::MAX)?;
+        while let Some((place, record)) = take_record(&mut walk, &self.runs)? {
+            records.insert(place, record);
+        }
+        Ok(())
+    }
+
     fn add_runs(&self, rows: &mut BTreeMap<(EventTime, Vec<u8>), RowBuf>) -> Result<(), Unreadable> {
         for part in self.runs.parts() {
             let mut merge = Merge::default();
@@ -563,6 +617,7 @@ pub struct CanonicalState {
     pub rows: BTreeMap<(EventTime, Vec<u8>), RowBuf>,
     /// End, results counted, accumulators.
     pub sessions: BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>,
+    pub buffered: BTreeMap<Place, Buffered>,
     /// Set where some rows could not be read.
     pub unreadable: Option<Unreadable>,
     pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,

@@ -1,4 +1,5 @@
 mod inspect;
+mod reorder;
 mod sessions;
 mod spilling;
 
@@ -35,6 +36,11 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
             AggregateSpec { name: "sum".into(), function: AggregateFn::Sum, column: Some(0) },
         ],
     }
+}
+
+fn reordering() -> JobSpec {
+    let operator = OperatorSpec::Reorder;
+    JobSpec { operator, columns: Vec::new(), aggregates: Vec::new(), ..spec(1, 1, 0) }
 }
 
 const JOB: JobId = JobId([1; 16]);

@@ -15,10 +15,10 @@ use crate::{
 
 /// Chunks as a store keeps them.
 #[derive(Debug, Default)]
-struct MemoryChunks(Mutex<HashMap<ChunkId, Arc<[u8]>>>);
+pub(super) struct MemoryChunks(Mutex<HashMap<ChunkId, Arc<[u8]>>>);
 
 impl MemoryChunks {
-    fn put(&self, id: ChunkId, bytes: Arc<[u8]>) {
+    pub(super) fn put(&self, id: ChunkId, bytes: Arc<[u8]>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, bytes);
     }
 }
@@ -52,7 +52,7 @@ impl Store {
         for change in entries.iter() {
             match change.unwrap() {
                 // Of a snapshot: the store has these rows.
-                Change::Upsert(key, _) if matches!(EntryKey::decode(key), Some(EntryKey::Base(..))) => {}
+                Change::Upsert(key, _) if EntryKey::decode(key).is_some_and(|key| key.is_base()) => {}
                 Change::Upsert(key, value) => drop(self.entries.insert(key.to_vec(), value.to_vec())),
                 Change::Delete(key) => drop(self.entries.remove(key)),
             }
@@ -65,8 +65,9 @@ impl Store {
         match &commit.spilled {
             None => self.take(&commit.block.entries),
             Some(spilled) => {
-                let (from, to) = all_rows();
-                self.entries.retain(|key, _| !(from <= *key && *key < to));
+                for (from, to) in all_rows() {
+                    self.entries.retain(|key, _| !(from <= *key && *key < to));
+                }
                 for key in self.image.drain(..) {
                     self.entries.remove(&key);
                 }
@@ -131,8 +132,9 @@ proptest! {
     fn a_shard_that_spills_is_one_that_does_not(
         events in events(), size in 1i64..80, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000,
         share in prop_oneof![Just(0usize), 500usize..3_000], chunk in prop_oneof![Just(1usize), 20usize..200], log_limit in 300u64..3_000,
+        reorders in any::<bool>(),
     ) {
-        let job = spec(size.max(step), step, lateness);
+        let job = if reorders { reordering() } else { spec(size.max(step), step, lateness) };
         let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk };
         let take_over = |state: ShardState| {
             let mut shard = ShardMachine::take_over(Shard(0), &job, limits, state, 7, AssignmentId::default()).unwrap();
@@ -166,6 +168,8 @@ proptest! {
                     prop_assert_eq!(shard.failed(), None);
                     let results = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.results.clone()).unwrap_or_default();
                     prop_assert_eq!(results(&commit), results(&plain_commit));
+                    let reordered = |commit: &Option<Commit>| commit.as_ref().map(|commit| commit.reordered.clone()).unwrap_or_default();
+                    prop_assert_eq!(reordered(&commit), reordered(&plain_commit));
                     if let Some(commit) = commit {
                         log.push(commit.block.clone());
                         prop_assert_eq!(fold(&job, &log)?.canonical(), shard.state().canonical(), "rebuild = owner");
@@ -344,6 +348,12 @@ fn encoded(state: &CanonicalState, layout: &Layout) -> usize {
         layout.encode(row.row(), &mut value);
         block.entries.upsert(&entry, &value);
     }
+    for (place, record) in &state.buffered {
+        let (mut entry, mut value) = (Vec::new(), Vec::new());
+        EntryKey::Buffered(*place).encode(&mut entry);
+        record.encode(&mut value);
+        block.entries.upsert(&entry, &value);
+    }
     block.entries.len()
 }
 
@@ -355,11 +365,17 @@ fn the_log_stays_within_three_times_the_live_state_over_many_commits() {
     let moving =
         |round: u64| ((round * 4) as i64, format!("key-{}", round * 7_919 % 5_000), (round * 4) as i64 - 100);
     type Case<'a> = (&'a str, &'a JobSpec, Option<usize>, &'a dyn Fn(u64) -> (i64, String, i64));
-    let cases: [Case<'_>; 4] = [
+    let reorder = reordering();
+    let delayed = |round: u64| {
+        ((round * 4) as i64, format!("key-{}", round * 7_919 % 5_000), (round * 4) as i64 - 20_000)
+    };
+    let cases: [Case<'_>; 6] = [
         ("in memory", &tumbling, None, &one_window),
         ("with runs", &tumbling, Some(200_000), &one_window),
         ("moving, in memory", &hopping, None, &moving),
         ("moving, with runs", &hopping, Some(200_000), &moving),
+        ("reordering, in memory", &reorder, None, &delayed),
+        ("reordering, with runs", &reorder, Some(200_000), &delayed),
     ];
     for (name, job, share, record) in cases {
         let (longest, live) = longest_log(job, share, 100_000, record);
