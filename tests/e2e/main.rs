@@ -15,6 +15,7 @@ mod monitoring;
 mod poisoned;
 mod profile;
 mod prometheus;
+mod reorder;
 mod services;
 mod slow;
 mod spilling;

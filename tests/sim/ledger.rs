@@ -15,6 +15,7 @@ use crate::{
     changelog::JOB,
     context::CommitRequest,
     oracle::{self, Answer, Window},
+    reordered::Reordered,
     scenario::Scenario,
     topic::{Record, Topic},
     violation::{ensure, violated},
@@ -42,6 +43,7 @@ struct Account {
     committer: u64,
     retired: BTreeSet<u64>,
     dead: BTreeMap<Partition, u64>,
+    reordered: Reordered,
     /// The most rows it ever held.
     most_rows: usize,
 }
@@ -57,6 +59,7 @@ impl Ledger {
             committer: 0,
             retired: BTreeSet::new(),
             dead: BTreeMap::new(),
+            reordered: Reordered::default(),
             most_rows: 0,
         };
         let answer = scenario.exact.then(|| oracle::batch(&scenario.job, topic.records(), |_, _| false));
@@ -147,6 +150,10 @@ impl Ledger {
         for row in &request.commit.results {
             self.take_result(shard, &after, row);
         }
+        let account = &mut self.shards[shard.0 as usize];
+        for record in &request.commit.reordered {
+            account.reordered.take(&self.topic, shard, &after, record);
+        }
         self.check_positions(shard, &before, &after);
         if after.watermark() > before.watermark() {
             self.check_reached(shard, &after);
@@ -157,7 +164,8 @@ impl Ledger {
     fn check_size(&self, request: &CommitRequest) {
         let row = 80 + 24 * self.scenario.job.aggregates.len();
         let letters = request.commit.dead_letters.iter().map(|letter| 80 + letter.payload.bytes());
-        let bytes = request.commit.results.len() * row + letters.sum::<usize>();
+        let reordered = request.commit.reordered.iter().map(|record| 80 + record.payload.bytes());
+        let bytes = request.commit.results.len() * row + letters.sum::<usize>() + reordered.sum::<usize>();
         // A late record counts with its entry before the commit, and with its result in it.
         let frame = self.scenario.credit.window as usize + 400 * self.scenario.batch;
         let bound = self.scenario.limits.commit_bytes * row / 48 + 2 * frame;
@@ -203,6 +211,10 @@ impl Ledger {
                 );
                 let named = letter.missed == Some((record.time, end));
                 return ensure(named, "I4: the windows missed are named", seen);
+            }
+            OperatorSpec::Reorder => {
+                let passed = letter.reason == Reason::Late && Some(record.time) < letter.watermark;
+                return ensure(passed, "I4: a late record is one that W has passed", seen);
             }
         };
         let ends = oracle::window_ends(spec, record.time.0);
@@ -307,7 +319,8 @@ impl Ledger {
     /// I7: snapshots keep the log near the size of the state. An owner that dies between a snapshot and the deletion of what it
     /// makes superfluous leaves that to the next one.
     pub fn check_log(&self, shard: Shard, bytes: usize) {
-        let row = 60 + 30 * self.scenario.job.aggregates.len();
+        let record = if self.scenario.job.operator.keeps_records() { 60 } else { 0 };
+        let row = 60 + 30 * self.scenario.job.aggregates.len() + record;
         let live = self.shards[shard.0 as usize].most_rows * row + 100 * self.topic.partitions.len();
         let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(2 * live) + 1_000;
         ensure(bytes <= 2 * begins, "I7: the log is bounded by the state", || {
@@ -331,7 +344,8 @@ impl Ledger {
         let covered = self.shards.iter().flat_map(|a| a.state.inputs()).map(|input| input.next.0).sum();
         let least = self.final_watermark();
         let watermarks = self.shards.iter().map(|account| account.state.watermark().min(least)).collect();
-        (covered, self.results.values().map(Vec::len).sum(), watermarks)
+        let reordered: usize = self.shards.iter().map(|account| account.reordered.len()).sum();
+        (covered, self.results.values().map(Vec::len).sum::<usize>() + reordered, watermarks)
     }
 
     /// What every shard's watermark has to come to.
@@ -379,6 +393,12 @@ impl Ledger {
             );
         }
         let letter = |record: &Record| self.letters.get(&(record.partition, record.offset));
+        if self.scenario.job.operator.keeps_records() {
+            for record in self.topic.records().filter(|record| letter(record).is_none()) {
+                let account = &self.shards[record.shard.0 as usize];
+                account.reordered.check(record, account.state.watermark());
+            }
+        }
         let kept = self.topic.records().filter(|r| letter(r).is_none_or(|l| l.reason == Reason::LatePartial));
         let expected = oracle::batch(&self.scenario.job, kept, |record, end| {
             letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))

@@ -23,6 +23,7 @@ mod ingest;
 mod ledger;
 mod mutation;
 mod oracle;
+mod reordered;
 mod rules;
 mod runner;
 mod scenario;

@@ -25,6 +25,8 @@ pub fn batch<'a>(
     let records = records.filter(|record| record.rejected.is_none());
     let windows = match &job.operator {
         OperatorSpec::Sessions(spec) => sessions(spec, records),
+        // Its results are no aggregates.
+        OperatorSpec::Reorder => BTreeMap::new(),
         OperatorSpec::Windows(spec) => {
             let mut windows: BTreeMap<Window, Vec<&Record>> = BTreeMap::new();
             for record in records {

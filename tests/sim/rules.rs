@@ -58,9 +58,10 @@
 //! | 7 | hopping: `late_partial` | every seed, counted in `runner::EXERCISED` |
 //! | 7 | a session record is merged first, then judged | core `a_record_is_merged_before_it_is_judged_and_what_has_no_session_left_is_a_dead_letter` |
 //! | 7 | merging away an emitted session retracts it, in the same commit | `what_was_merged_away_is_retracted`, core `folded_results_equal_the_batch` |
+//! | 7 | reorder: purged by X, never deleted by name; resumed where it stopped | `what_is_gone_is_in_the_delta`, `reordering_resumes_where_the_last_commit_ended` |
 //!
 //! Not built, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions, decision
-//! 0003), credit withheld for drift in catch-up, sliding and reorder buffers, replay.
+//! 0003), credit withheld for drift in catch-up, sliding buffers, replay.
 
 use crate::{
     changelog::JOB,
@@ -68,13 +69,14 @@ use crate::{
     dice::Dice,
     mutation::Mutation,
     runner::{self, Outcome},
-    scenario::{FaultKind, Faults, Scenario},
+    scenario::{FaultKind, Faults, Scenario, reordering},
     store::{Found, restore},
     topic::Log,
     world::World,
 };
 use tidegate_core::{
     block::Block,
+    coordinator::WatermarkConfig,
     credit::Terms,
     job::{OnQuiet, WatermarkStrategy, WindowSpec},
     shard::{RestoreError, ShardState},
@@ -290,6 +292,38 @@ fn when_all_are_idle_the_watermark_is_the_largest() {
             assert_eq!(ledger.state(shard).watermark(), expected, "seed {seed}, shard {shard}");
         }
     }
+}
+
+/// Every record leaves in order, in many small commits, with rows in runs and faults at every commit.
+#[test]
+fn reordering_resumes_where_the_last_commit_ended() {
+    let scenario = |dice: &mut Dice| {
+        let mut scenario = Scenario { exact: false, memory: Some(700), backlog: true, ..Scenario::plain() };
+        let mut job = reordering((*scenario.job).clone());
+        job.watermark.on_quiet = OnQuiet::Finish;
+        scenario.watermark = WatermarkConfig { report_interval_ms: 100, ..WatermarkConfig::of(&job) };
+        scenario.job = job.into();
+        scenario.limits.commit_bytes = 900;
+        scenario.limits.chunk_bytes = *dice.pick(&[1, 200]);
+        scenario.faults.commit_answer_lost = 100;
+        scenario
+    };
+    let mut resumed = 0;
+    for seed in 0..30 {
+        let mut dice = Dice::new(seed);
+        let outcome = runner::run(world(scenario(&mut dice), seed));
+        holds(&outcome);
+        assert!(count(&outcome, "reordered") > 0, "seed {seed}: {:?}", outcome.census);
+        resumed += count(&outcome, "closings over several commits");
+    }
+    assert!(resumed > 100, "{resumed} closings went over several commits");
+    let forgotten = |seed| {
+        let mut dice = Dice::new(seed);
+        let world =
+            World::of(scenario(&mut dice), Dice::new(seed), Some(Mutation::ClosingsAreForgotten), true);
+        runner::run(world).violation.is_some()
+    };
+    assert!((0..30).any(forgotten), "without the resume key it shows");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 31] = [
+const EXERCISED: [&str; 32] = [
     "catch-up readings",
     "closings over several commits",
     "commits",
@@ -36,6 +36,7 @@ const EXERCISED: [&str; 31] = [
     "pauses for drift",
     "payloads asked for",
     "raises",
+    "reordered",
     "runs",
     "sessions retracted",
     "sessions split",

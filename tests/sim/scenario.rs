@@ -317,8 +317,21 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         let gap = dice.signed(5, 300);
         let cut = dice.chance(300).then(|| Span(dice.signed(gap, 4 * gap)));
         job.operator = OperatorSpec::Sessions(SessionSpec { gap: Span(gap), cut });
+    } else if dice.chance(200) {
+        job = reordering(job);
     }
     job
+}
+
+/// The job with its records reordered in place of what it computes.
+pub fn reordering(job: JobSpec) -> JobSpec {
+    JobSpec {
+        operator: OperatorSpec::Reorder,
+        allowed_lateness: Span(0),
+        columns: Vec::new(),
+        aggregates: Vec::new(),
+        ..job
+    }
 }
 
 fn strategy(dice: &mut Dice) -> WatermarkStrategy {

@@ -78,7 +78,7 @@ impl LocalStore {
         match spilled {
             None => self.take(&block.entries),
             Some(spilled) => {
-                self.purge(&all_rows());
+                all_rows().iter().for_each(|range| self.purge(range));
                 for key in std::mem::take(&mut self.image) {
                     self.entries.remove(&key);
                 }
@@ -119,7 +119,7 @@ impl LocalStore {
     fn take(&mut self, entries: &Entries) {
         for change in entries.iter() {
             match change.expect("a committed entry reads") {
-                Change::Upsert(key, _) if matches!(EntryKey::decode(key), Some(EntryKey::Base(..))) => {}
+                Change::Upsert(key, _) if EntryKey::decode(key).is_some_and(|key| key.is_base()) => {}
                 Change::Upsert(key, value) => {
                     self.entries.insert(key.to_vec(), value.to_vec());
                 }

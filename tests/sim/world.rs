@@ -452,6 +452,7 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
             Pane::Retracted => "sessions retracted",
         });
     }
+    request.commit.reordered.iter().for_each(|_| ctx.count("reordered"));
     if request.commit.block.scalars.closing.is_some() {
         ctx.count("closings over several commits");
     }

@@ -86,7 +86,8 @@ pub(crate) fn produce_file(kafka: &KafkaConfig, topic: &str, partitions: u32, pa
     Ok(records)
 }
 
-/// Writes every final result to `path`, a line each: of each (key, window) the highest revision, in the order of the topic.
+/// Writes every final result to `path`, a line each: of each (key, window) the highest revision, or the value of each reordered
+/// record, in the order of the topic.
 ///
 /// # Errors
 /// When the topic cannot be read or the file not written.
@@ -96,6 +97,10 @@ pub(crate) fn write_results(kafka: &KafkaConfig, job: &Job, path: &Path) -> Resu
     let mut lines: Vec<Option<Vec<u8>>> = Vec::new();
     read_all(kafka, &job.sink.topic, |record| {
         let Some(value) = record.value() else { return Ok(()) };
+        if job.core.operator.keeps_records() {
+            lines.push(Some(value.to_vec()));
+            return Ok(());
+        }
         let parsed: serde_json::Value = serde_json::from_slice(value).context("a result is not JSON")?;
         let number = |name: &str| parsed.get(name).and_then(serde_json::Value::as_i64);
         let (Some(end), Some(revision)) = (number("window_end"), number("revision")) else {

@@ -17,8 +17,11 @@ use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec, SessionSpec, Windo
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
+use self::reorder::Order;
 use crate::topics;
 use aggregates::Inputs;
+
+mod reorder;
 
 /// Compares what a job has put out with the batch answer.
 #[derive(Args, Debug)]
@@ -154,6 +157,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
+    let mut order = Order::default();
     let mut windows: BTreeMap<Window, Inputs> = BTreeMap::new();
     // What has no window before all records are known, by key and time.
     let mut unplaced: BTreeMap<(String, i64), Inputs> = BTreeMap::new();
@@ -194,13 +198,17 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                     let latest = latest.entry(place.0).or_insert(parsed.time);
                     *latest = parsed.time.max(*latest);
                 }
-                if letter.is_none_or(|letter| letter.reason == "late_partial") {
+                if letter.is_none() && job.core.operator.keeps_records() {
+                    order.expect(parsed, &record);
+                } else if letter.is_none_or(|letter| letter.reason == "late_partial") {
                     match &job.core.operator {
                         OperatorSpec::Windows(spec) => apply(job, spec, place, &parsed, letter, &mut windows),
                         OperatorSpec::Sessions(_) => {
                             let inputs = unplaced.entry((parsed.key.clone(), parsed.time)).or_default();
                             inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
                         }
+                        // Below.
+                        OperatorSpec::Reorder => {}
                     }
                 }
             }
@@ -213,8 +221,13 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
             format_args!("{} dead letters are of no source record", letters.len() as u64 - seen),
         );
     }
-    if let OperatorSpec::Sessions(spec) = &job.core.operator {
-        windows = sessions(spec, unplaced);
+    match &job.core.operator {
+        OperatorSpec::Windows(_) => {}
+        OperatorSpec::Sessions(spec) => windows = sessions(spec, unplaced),
+        OperatorSpec::Reorder => {
+            order.compare(job, kafka, watermark, &mut verdict)?;
+            return Ok(verdict);
+        }
     }
     compare(job, kafka, watermark, &windows, &mut verdict)?;
     Ok(verdict)
@@ -352,6 +365,8 @@ fn check_late(
     let ends = match &job.core.operator {
         OperatorSpec::Windows(spec) => window_ends(spec, parsed.time),
         OperatorSpec::Sessions(spec) => vec![session_end(spec, parsed.time)],
+        // Late is what the watermark has passed.
+        OperatorSpec::Reorder => vec![parsed.time.saturating_add(1)],
     };
     let gone = |end: i64| letter.watermark.is_some_and(|watermark| end.saturating_add(lateness) <= watermark);
     let deserved = match letter.reason.as_str() {

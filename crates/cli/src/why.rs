@@ -141,7 +141,7 @@ fn window(status: &v1::JobStatus, watermark: &GlobalWatermark, start: i64) -> Re
     let facts = status.facts.clone().unwrap_or_default();
     if facts.window_size_ms == 0 {
         bail!(
-            "--window: the sessions of this job start where their records are; `tidegate why KEY` lists those of a key"
+            "--window: the windows of this job do not start at fixed times; `tidegate why KEY` lists what a key has"
         )
     }
     if let Err(before) = shard::aligned(&facts, start) {
@@ -188,6 +188,7 @@ async fn key_answer(args: &WhyArgs, status: &v1::JobStatus, key: &str, answer: &
              or its records are dead letters (topic `{}`)",
             facts.sink_topic, facts.dead_letter_topic
         ),
+        (all, _) if inspected.aggregates.is_empty() => format!("{all} of its records wait in memory"),
         (all, _) => format!("it has records in {all} {}", if all == 1 { "window" } else { "windows" }),
     };
     let windows_total = inspected.windows_total;

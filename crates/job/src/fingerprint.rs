@@ -76,6 +76,7 @@ impl Job {
                     line("window.session.cut_ms", cut.millis().to_string());
                 }
             }
+            OperatorSpec::Reorder => line("reorder", "yes".to_owned()),
         }
         for (index, column) in self.core.columns.iter().enumerate() {
             line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));

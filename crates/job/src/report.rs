@@ -93,6 +93,7 @@ pub(crate) fn suggestion(word: &str, known: &[&str]) -> String {
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1));
     match nearest {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None if known.is_empty() => "no key is known here: write `{}`".to_owned(),
         None => format!("known here: {}", listed(known)),
     }
 }

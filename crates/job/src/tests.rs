@@ -21,6 +21,7 @@ const CLICKS: &str = include_str!("../../../docs/jobs/clicks.yaml");
 const TUMBLING: &str = include_str!("../../../docs/jobs/flights-tumbling.yaml");
 const HOPPING: &str = include_str!("../../../docs/jobs/flights-hopping.yaml");
 const SESSION: &str = include_str!("../../../docs/jobs/flights-session.yaml");
+const REORDER: &str = include_str!("../../../docs/jobs/flights-reorder.yaml");
 
 /// The least that is a job; `{}` of each test goes in place of a part of it.
 const LEAST: &str = "\
@@ -120,6 +121,17 @@ fn the_flights_jobs_have_the_windows_of_their_files() {
     assert_eq!(tumbling.core.watermark.strategy, WatermarkStrategy::Bounded { delay: Span(24 * hour) });
     assert_eq!(tumbling.source.key, KeySource::Field("/carrier".to_owned()));
     assert_eq!(hopping.source.key, KeySource::Field("/origin".to_owned()));
+}
+
+#[test]
+fn a_reordering_job_computes_nothing_and_needs_no_window() {
+    let core = job(REORDER).core;
+    assert_eq!((core.operator, core.columns, core.aggregates), (OperatorSpec::Reorder, vec![], vec![]));
+    assert!(!job(TUMBLING).describe().contains("reorder"));
+    assert!(job(REORDER).describe().contains("reorder: yes\n"));
+    let none = "reorder: {}\nallowed_lateness: 0ms\n";
+    let window = "window:\n  tumbling: { size: 10s }\naggregates:\n  - { name: n, fn: count }\n";
+    assert_eq!(job(&least_with(window, none)).core.operator, OperatorSpec::Reorder);
 }
 
 #[test]

@@ -191,7 +191,9 @@ impl ShardCache {
 
     /// Takes a block that is known to be in the log; `offset` is that of its first chunk, where known.
     pub(crate) fn committed(&mut self, block: Block, offset: Option<Offset>, now: Tick) {
-        if matches!(self.state, State::Off) || self.behind.is_some() {
+        // Records that wait go to the store with their run only: one by one they would cost more than they are worth.
+        let single = !self.operator.keeps_records();
+        if matches!(self.state, State::Off) || self.behind.is_some() || !single {
             return;
         }
         self.rows.push(block, offset);
@@ -226,7 +228,7 @@ impl ShardCache {
             self.obsolete.extend(part.ids());
         }
         let mut changes = changes_at(block, offset, self.job, &self.operator);
-        changes.purge_below.push(all_rows());
+        changes.purge_below.extend(all_rows());
         add_small(&mut changes, &spilled.small);
         run.changes = Some(match run.changes.take() {
             None => changes,
@@ -378,7 +380,7 @@ impl ShardCache {
         }
         self.rows.clear();
         let mut changes = changes_at(last, offset, self.job, &self.operator);
-        changes.purge_below.push(all_rows());
+        changes.purge_below.extend(all_rows());
         add_small(&mut changes, &state.small_entries());
         let mut obsolete = Vec::new();
         for part in self.image.drain(..) {

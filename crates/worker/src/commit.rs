@@ -45,12 +45,12 @@ pub(crate) fn run(
     commit: Commit,
     traced: Vec<TracedResult>,
 ) -> Done {
-    let results = commit.results.len();
+    let results = commit.results.len() + commit.reordered.len();
     let span = tracing::info_span!(
         "commit",
         shard = shard.0,
         sequence = commit.block.sequence,
-        results = commit.results.len(),
+        results,
         dead_letters = commit.dead_letters.len()
     );
     let _in_span = span.enter();

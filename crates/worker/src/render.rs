@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! results        key = group key     value = {"key":…,"window_start":ms,"window_end":ms,"pane":…,"revision":…,"<aggregate>":…}
+//! reordered      the record as it was, nothing added
 //! dead letters   the record as it was, and headers that say why it is here
 //! changelog      the chunks of the block
 //! ```
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use tidegate_core::{
     block::Block,
     dead_letter::{DeadLetter, Payload},
-    shard::{Commit, ResultRow},
+    shard::{Commit, Reordered, ResultRow},
     time::{EventTime, Partition, Shard},
 };
 use tidegate_kafka::{Header, OutputRecord};
@@ -77,9 +78,12 @@ impl Renderer {
 
     /// The records of `commit`.
     pub(crate) fn render(&self, shard: Shard, commit: Commit) -> Rendered {
-        let Commit { results, dead_letters, block, spilled: _ } = commit;
-        let mut records = Vec::with_capacity(results.len() + dead_letters.len() + 1);
+        let Commit { results, reordered, dead_letters, block, spilled: _ } = commit;
+        let mut records = Vec::with_capacity(results.len() + reordered.len() + dead_letters.len() + 1);
         self.results(shard, results, &mut records);
+        let partition = self.sink.partition(shard);
+        let as_it_was = |record: Reordered| as_it_was(&self.sink.topic, partition, record.payload);
+        records.extend(reordered.into_iter().map(as_it_was));
         records.extend(dead_letters.into_iter().map(|letter| self.dead_letter(shard, letter)));
         let first_chunk = records.len();
         let limit = self.message_bytes.saturating_sub(RECORD_OVERHEAD).min(MAX_CHUNK);
@@ -139,20 +143,8 @@ impl Renderer {
 
     fn dead_letter(&self, shard: Shard, letter: DeadLetter) -> OutputRecord {
         let why = self.why(&letter);
-        let timestamp = letter.payload.timestamp.map(EventTime);
-        let Payload { key, value, headers, .. } = Arc::unwrap_or_clone(letter.payload);
-        let headers: Vec<Header> = headers
-            .into_iter()
-            .map(|(name, value)| Header { name: name.into(), value: value.map(Bytes::from) })
-            .collect();
-        let mut record = OutputRecord {
-            topic: Arc::clone(&self.dead_letter.topic),
-            partition: self.dead_letter.partition(shard),
-            key: key.map(Bytes::from),
-            value: value.map(Bytes::from),
-            headers,
-            timestamp,
-        };
+        let partition = self.dead_letter.partition(shard);
+        let mut record = as_it_was(&self.dead_letter.topic, partition, letter.payload);
         let limit = self.message_bytes.saturating_sub(header_bytes(&why));
         if record_bytes(&record) > limit {
             omit_payload(&mut record, limit);
@@ -180,6 +172,23 @@ impl Renderer {
             headers.push(header("tidegate-detail", letter.detail.as_str()));
         }
         headers
+    }
+}
+
+/// A record of the source, whole.
+fn as_it_was(topic: &Arc<str>, partition: Partition, payload: Arc<Payload>) -> OutputRecord {
+    let Payload { key, value, headers, timestamp } = Arc::unwrap_or_clone(payload);
+    let headers = headers
+        .into_iter()
+        .map(|(name, value)| Header { name: name.into(), value: value.map(Bytes::from) })
+        .collect();
+    OutputRecord {
+        topic: Arc::clone(topic),
+        partition,
+        key: key.map(Bytes::from),
+        value: value.map(Bytes::from),
+        headers,
+        timestamp: timestamp.map(EventTime),
     }
 }
 
@@ -219,7 +228,7 @@ fn write_integer(value: i64, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use tidegate_core::{
-        aggregate::Value, block::BlockError, dead_letter::Reason, shard::Pane, time::Offset,
+        aggregate::Value, block::BlockError, dead_letter::Reason, ordered::Place, shard::Pane, time::Offset,
     };
 
     fn renderer() -> Renderer {
@@ -234,7 +243,8 @@ mod tests {
     }
 
     fn render(results: Vec<ResultRow>, dead_letters: Vec<DeadLetter>, block: Block) -> Rendered {
-        renderer().render(Shard(6), Commit { results, dead_letters, block, spilled: None })
+        renderer()
+            .render(Shard(6), Commit { results, reordered: Vec::new(), dead_letters, block, spilled: None })
     }
 
     fn row(key: &[u8], pane: Pane, revision: u32, values: Vec<Value>) -> ResultRow {
@@ -356,6 +366,29 @@ mod tests {
             found.starts_with("tidegate-payload=omitted tidegate-size=0 tidegate-reason=late"),
             "{found}"
         );
+    }
+
+    #[test]
+    fn a_reordered_record_leaves_as_it_came() {
+        let headers = vec![("h".to_owned(), Some(b"1".to_vec())), ("h".to_owned(), None)];
+        let payload = Payload { key: None, value: Some(b"v".to_vec()), headers, timestamp: Some(-4) };
+        let place = Place { time: EventTime(9), partition: Partition(1), offset: Offset(2) };
+        let reordered =
+            vec![Reordered { place, key: b"group".as_slice().into(), payload: Arc::new(payload) }];
+        let commit = Commit {
+            results: Vec::new(),
+            reordered,
+            dead_letters: Vec::new(),
+            block: Block::default(),
+            spilled: None,
+        };
+        let rendered = renderer().render(Shard(6), commit);
+        let record = &rendered.records[0];
+        assert_eq!((&*record.topic, record.partition, rendered.first_chunk), ("results", Partition(2), 1));
+        assert_eq!((record.key.as_deref(), text(record.value.as_ref())), (None, "v"));
+        assert_eq!(record.timestamp, Some(EventTime(-4)));
+        let headers: Vec<_> = record.headers.iter().map(|h| (&*h.name, text(h.value.as_ref()))).collect();
+        assert_eq!(headers, [("h", "1"), ("h", "-")], "none is added");
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl CommitCounts {
                 Pane::Retracted => counts.results_retracted += 1,
             }
         }
+        counts.results_final += commit.reordered.len() as u64;
         for letter in &commit.dead_letters {
             *counts.dead_letters.entry(letter.reason).or_default() += 1;
         }

@@ -78,7 +78,12 @@ pub(crate) fn fate(
         (Found::Taken { time, .. }, Some(true)) => counted(job, *time, letter.as_ref(), answer, results),
         _ => Vec::new(),
     };
-    let verdict = verdict(found, answer, input.map(|input| input.next), covered, letter.as_ref(), &windows);
+    let verdict = match (found, covered, &letter) {
+        (Found::Taken { time, .. }, Some(true), None) if job.core.operator.keeps_records() => {
+            released(*time, answer.and_then(|answer| answer.as_ref().ok()))
+        }
+        _ => verdict(found, answer, input.map(|input| input.next), covered, letter.as_ref(), &windows),
+    };
     RecordFate {
         partition,
         offset,
@@ -112,6 +117,7 @@ fn counted(
             grid.ends_of(EventTime(time)).map(|end| (grid.start_of(end).millis(), end.millis())).collect()
         }
         OperatorSpec::Sessions(_) => kept.chain(results.iter().map(|(window, _)| *window)).collect(),
+        OperatorSpec::Reorder => Vec::new(),
     };
     windows.retain(|window| belongs(&job.core.operator, time, *window));
     windows.retain(|(_, end)| missed.is_none_or(|missed| *end > missed));
@@ -137,6 +143,19 @@ pub(super) fn belongs(operator: &OperatorSpec, time: i64, (start, end): (i64, i6
             .any(|other| other.millis() == end && grid.start_of(other).millis() == start)
     });
     on_grid && start <= time && time < end
+}
+
+/// Where a record is that leaves as it came.
+fn released(time: i64, answer: Option<&v1::InspectResponse>) -> String {
+    match answer.and_then(|answer| answer.watermark_ms) {
+        Some(watermark) if time < watermark => {
+            format!("it is out, in its place: its shard's watermark {} has passed it", moment(watermark))
+        }
+        Some(watermark) => {
+            format!("it waits until its shard's watermark, which is {}, has passed it", moment(watermark))
+        }
+        None => "it waits: its shard's watermark is undefined".to_owned(),
+    }
 }
 
 fn verdict(

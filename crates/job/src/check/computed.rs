@@ -2,7 +2,7 @@
 
 use super::Checker;
 use crate::file::{JobFile, SessionSection, WindowChoice};
-use crate::quantity::duration_text;
+use crate::quantity::{duration_text, parse_duration};
 use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_core::time::Span;
 
@@ -15,8 +15,7 @@ impl Checker<'_> {
             self.unsupported("early", "early results", "remove `early`");
         }
         if file.reorder.is_some() {
-            self.unsupported("reorder", "reordering", "use `window` and `aggregates`");
-            return None;
+            return self.reorder(file);
         }
         let window = match &file.window {
             Some(choice) => self.window(choice),
@@ -39,6 +38,23 @@ impl Checker<'_> {
         };
         let (columns, aggregates) = aggregates?;
         Some((window?, columns, aggregates))
+    }
+
+    /// The records themselves leave: nothing is computed of them.
+    fn reorder(&mut self, file: &JobFile) -> Option<(OperatorSpec, Vec<ColumnSpec>, Vec<AggregateSpec>)> {
+        let given = [
+            ("window", file.window.is_some(), "a reordered record is in no window"),
+            ("aggregates", file.aggregates.is_some(), "nothing is computed of a reordered record"),
+        ];
+        for (path, _, what) in given.iter().filter(|(_, given, _)| *given) {
+            self.refuse(path, *what, format!("remove `{path}`, or `reorder`"));
+        }
+        let lateness = file.allowed_lateness.as_ref().and_then(|text| parse_duration(&text.0).ok());
+        if lateness.is_some_and(|lateness| lateness > Span::ZERO) {
+            let what = "with `reorder` a late record cannot be put where it belongs: those behind it are out";
+            self.refuse("allowed_lateness", what, "remove it; a larger `watermark.delay` waits longer");
+        }
+        Some((OperatorSpec::Reorder, Vec::new(), Vec::new()))
     }
 
     fn window(&mut self, choice: &WindowChoice) -> Option<OperatorSpec> {

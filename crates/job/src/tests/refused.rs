@@ -22,7 +22,8 @@ fn appended(line: &str, expected: &str) {
 
 const COUNT: &str = "  - { name: n, fn: count }";
 const WINDOW: &str = "window:\n  tumbling: { size: 10s }";
-const KEYS: &str = "name, source, watermark, window, allowed_lateness, aggregates, sink, dead_letter, state";
+const KEYS: &str =
+    "name, source, watermark, window, reorder, allowed_lateness, aggregates, sink, dead_letter, state";
 
 #[test]
 fn what_is_not_one_mapping_in_yaml() {
@@ -253,6 +254,23 @@ fn numbers_out_of_range() {
 }
 
 #[test]
+fn reordering_with_what_it_cannot_have() {
+    replaced(
+        WINDOW,
+        "reorder: {}\nallowed_lateness: 1s\nwindow:\n  tumbling: { size: 10s }",
+        "\
+job.yaml:8:19: allowed_lateness: with `reorder` a late record cannot be put where it belongs: those behind it are out; remove it; a larger `watermark.delay` waits longer
+job.yaml:9:1: window: a reordered record is in no window; remove `window`, or `reorder`
+job.yaml:11:1: aggregates: nothing is computed of a reordered record; remove `aggregates`, or `reorder`",
+    );
+    replaced(
+        &format!("{WINDOW}\naggregates:\n{COUNT}"),
+        "reorder: { by: time }",
+        "job.yaml:7:12: reorder.by: unknown key `by` at line 7; no key is known here: write `{}`",
+    );
+}
+
+#[test]
 fn sessions() {
     replaced(
         "tumbling: { size: 10s }",
@@ -273,11 +291,6 @@ fn what_is_not_supported_yet() {
         "tumbling: { size: 10s }",
         "sliding: { size: 2h }",
         &format!("job.yaml:8:3: window.sliding: not supported yet: sliding windows at line 8; {window}"),
-    );
-    replaced(
-        &format!("{WINDOW}\naggregates:\n{COUNT}"),
-        "reorder: {}",
-        "job.yaml:7:1: reorder: not supported yet: reordering at line 7; use `window` and `aggregates`",
     );
     appended(
         "early: 5s",

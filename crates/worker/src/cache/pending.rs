@@ -100,7 +100,7 @@ fn changes_of(blocks: &[(Block, Option<Offset>)], job: JobId, operator: &Operato
         for change in entries.into_iter().rev() {
             let (Change::Upsert(key, _) | Change::Delete(key)) = change;
             // The store has the runs that a snapshot repeats.
-            let is_base = matches!(EntryKey::decode(key), Some(EntryKey::Base(..)));
+            let is_base = EntryKey::decode(key).is_some_and(|key| key.is_base());
             if is_base || is_within(key, &changes.purge_below) || !seen.insert(key) {
                 continue;
             }
