@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseProducer, BaseRecord, Producer},
+    producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
 };
 use tidegate_tests::clients::client_config;
 
@@ -31,6 +31,9 @@ const LATE_EVERY: u64 = 400;
 const AHEAD_EVERY: u64 = 5_000;
 /// How far that clock is ahead: further than any run is long, so that the oracle can tell afterwards.
 const AHEAD_MS: i64 = 86_400_000;
+
+/// Without a delivery for so long a client is given up: longer than any fault lasts.
+const STANDS_STILL: Duration = Duration::from_secs(30);
 
 /// The running load.
 pub struct Load {
@@ -47,16 +50,9 @@ impl Load {
         rate: u64,
         seed: u64,
     ) -> Result<Self> {
-        let producer: BaseProducer = client_config(bootstrap)
-            .set("acks", "all")
-            .set("max.in.flight.requests.per.connection", "1")
-            .set("socket.timeout.ms", "10000")
-            .set("linger.ms", "5")
-            .set("message.timeout.ms", "0")
-            .set("queue.buffering.max.messages", "1000000")
-            .create()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let mut outlet = Outlet::open(bootstrap, topic)?;
         let thread = std::thread::spawn(move || {
             let mut chance = SmallRng::seed_from_u64(seed);
             let started = Instant::now();
@@ -67,13 +63,11 @@ impl Load {
                     made += 1;
                     let user = chance.random_range(0..USERS);
                     let value = record(made, user, &mut chance)?;
-                    send(&producer, topic, user % partitions, &value)?;
+                    outlet.send(user % partitions, &value)?;
                 }
-                producer.poll(Duration::from_millis(5));
+                outlet.tend()?;
             }
-            producer.flush(Duration::from_secs(60)).with_context(|| {
-                format!("{} records of the load are undelivered", producer.in_flight_count())
-            })?;
+            outlet.close()?;
             Ok(made)
         });
         Ok(Self { stop, thread })
@@ -104,16 +98,66 @@ fn record(made: u64, user: u32, chance: &mut SmallRng) -> Result<String> {
     Ok(format!("{{\"user\":\"user-{user}\",\"ts\":{time},\"amount\":{units}.{cents:02},\"number\":{made}}}"))
 }
 
-fn send(producer: &BaseProducer, topic: &str, partition: u32, value: &str) -> Result<()> {
-    loop {
-        let record: BaseRecord<'_, (), str> =
-            BaseRecord::to(topic).partition(i32::try_from(partition)?).payload(value);
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                producer.poll(Duration::from_millis(20));
+/// A producer that is replaced when it stands still.
+///
+/// librdkafka 2.12.1 was seen to: a broker that has just started may say that the cluster has no brokers, whereupon the client lets go
+/// of the thread of the one there is, and waits for ever. With several brokers that cannot be.
+struct Outlet {
+    bootstrap: String,
+    topic: &'static str,
+    producer: BaseProducer,
+    waiting: i32,
+    moved: Instant,
+}
+
+impl Outlet {
+    fn open(bootstrap: &str, topic: &'static str) -> Result<Self> {
+        let producer = producer(bootstrap)?;
+        Ok(Self { bootstrap: bootstrap.to_owned(), topic, producer, waiting: 0, moved: Instant::now() })
+    }
+
+    fn send(&mut self, partition: u32, value: &str) -> Result<()> {
+        loop {
+            let record: BaseRecord<'_, (), str> =
+                BaseRecord::to(self.topic).partition(i32::try_from(partition)?).payload(value);
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => self.tend()?,
+                Err((error, _)) => return Err(error.into()),
             }
-            Err((error, _)) => return Err(error.into()),
         }
     }
+
+    /// Lets it work; what a client that stands still holds is given up, since the batch is computed of what the topic holds.
+    fn tend(&mut self) -> Result<()> {
+        self.producer.poll(Duration::from_millis(5));
+        let waiting = self.producer.in_flight_count();
+        if waiting == 0 || waiting < self.waiting {
+            self.moved = Instant::now();
+        }
+        self.waiting = waiting;
+        if self.moved.elapsed() > STANDS_STILL {
+            println!("         the client of the load stands still with {waiting} records: it is replaced");
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+            *self = Self::open(&self.bootstrap, self.topic)?;
+        }
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        self.producer.flush(Duration::from_secs(60)).with_context(|| {
+            format!("{} records of the load are undelivered", self.producer.in_flight_count())
+        })
+    }
+}
+
+fn producer(bootstrap: &str) -> Result<BaseProducer> {
+    Ok(client_config(bootstrap)
+        .set("acks", "all")
+        .set("max.in.flight.requests.per.connection", "1")
+        .set("socket.timeout.ms", "10000")
+        .set("linger.ms", "5")
+        .set("message.timeout.ms", "0")
+        .set("queue.buffering.max.messages", "1000000")
+        .create()?)
 }
