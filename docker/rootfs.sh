@@ -14,6 +14,9 @@ for program in "$root"/usr/local/bin/*; do ldd "$program"; done |
     awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\// { print $1 }' | sort -u |
     while read -r library; do install -D -m 755 "$library" "$root$library"; done
 
+# The authorities of the public Internet, for brokers whose certificates they have signed.
+install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+
 printf 'tidegate:x:65532:65532::/var/lib/tidegate:/\n' > "$root/etc/passwd"
 printf 'tidegate:x:65532:\n' > "$root/etc/group"
 printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"

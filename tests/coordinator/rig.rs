@@ -77,6 +77,7 @@ impl Rig {
 
     pub fn config(&self, job: Job) -> Config {
         Config {
+            tls: None,
             job,
             kafka: self.kafka.clone(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -210,6 +210,11 @@ fn logs(folder: &Path) -> String {
 }
 
 impl Ended {
+    /// Where the run has written.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Asserts a clean end with nothing different, and gives `records`, `windows`, `dead_letters` of the last line.
     pub fn verified(&self) -> [u64; 3] {
         let last = self.lines.iter().rfind(|line| line.starts_with("verified: "));

@@ -132,6 +132,19 @@ impl Services {
         fs::read_to_string(self.log_of(name)).unwrap_or_default()
     }
 
+    /// Where the coordinator listens.
+    pub fn coordinator(&self) -> &str {
+        &self.coordinator
+    }
+
+    /// The word that a service has last logged after `said`: an address.
+    pub fn listens(&self, name: &str, said: &str) -> String {
+        self.until_logged(name, said);
+        let log = self.log(name);
+        let (_, address) = log.rsplit_once(said).unwrap();
+        address.split_whitespace().next().unwrap().to_owned()
+    }
+
     /// Asks a service to stop; it has to do so well.
     pub fn stop(&mut self, name: &str) {
         signal_to(self.children[name].id(), "-TERM");

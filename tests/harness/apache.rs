@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 
-use crate::Requirement;
 use crate::clients::client_config;
+use crate::{Pem, Requirement};
 
 const HARNESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/harness");
 const SETTINGS: &str = include_str!("kafka/server.properties");
@@ -41,6 +41,17 @@ impl Default for Place {
     }
 }
 
+/// A second listener, over TLS, where clients have to show who they are.
+#[derive(Clone, Debug)]
+pub struct Secured<'a> {
+    /// Its certificate and key.
+    pub pem: &'a Pem,
+    /// Who is let in, by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; by OAUTHBEARER everyone with a token is, signed or not.
+    pub user: &'a str,
+    /// Its password.
+    pub password: &'a str,
+}
+
 /// A broker of its own for one test, which may stop it and start it again. Most tests share [`apache_kafka`].
 #[derive(Debug)]
 pub struct ApacheKafka {
@@ -48,6 +59,7 @@ pub struct ApacheKafka {
     place: Place,
     libs: PathBuf,
     bootstrap: String,
+    secured: Option<String>,
     process: Option<Process>,
 }
 
@@ -96,31 +108,47 @@ impl ApacheKafka {
 
     /// Starts an empty broker with further settings, a line each.
     pub fn start_with(settings: &str) -> Result<Self> {
-        Self::start_as(Place::default(), settings)
+        Self::start_as(Place::default(), settings, None)
+    }
+
+    /// Starts an empty broker that has a secured listener as well: [`secured_bootstrap`](Self::secured_bootstrap).
+    pub fn start_secured(secured: &Secured<'_>) -> Result<Self> {
+        Self::start_as(Place::default(), "", Some(secured))
     }
 
     /// The same in another place.
     pub fn start_in(place: Place) -> Result<Self> {
-        Self::start_as(place, "")
+        Self::start_as(place, "", None)
     }
 
-    fn start_as(place: Place, settings: &str) -> Result<Self> {
+    fn start_as(place: Place, settings: &str, secured: Option<&Secured<'_>>) -> Result<Self> {
         let libs = fetch()?;
         let directory = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir()?;
         let [port, controller] = [free_port()?, free_port()?];
         let bootstrap = format!("{}:{port}", place.address);
+        let secured_bootstrap = match secured {
+            Some(_) => Some(format!("{}:{}", place.address, free_port()?)),
+            None => None,
+        };
+        let (settings, secured_listener) = match (secured, &secured_bootstrap) {
+            (Some(secured), Some(address)) => {
+                (secured.settings(directory.path())?, format!(",SASL_SSL://{address}"))
+            }
+            _ => (settings.to_owned(), String::new()),
+        };
         let properties = format!(
             "{SETTINGS}\n{settings}\n\
-             listeners=PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://{bootstrap}\n\
+             listeners=PLAINTEXT://{bootstrap}{secured_listener},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://{bootstrap}{secured_listener}\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              log.dirs={}\n",
             directory.path().join("data").display(),
         );
         fs::write(directory.path().join("server.properties"), properties)?;
 
-        let mut broker = Self { directory, place, libs, bootstrap, process: None };
-        broker.format()?;
+        let mut broker =
+            Self { directory, place, libs, bootstrap, secured: secured_bootstrap, process: None };
+        broker.format(secured)?;
         broker.run()?;
         broker.wait_until_ready()?;
         Ok(broker)
@@ -129,6 +157,11 @@ impl ApacheKafka {
     /// `host:port` for clients; stays the same over [`restart`](Self::restart).
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// `host:port` of the listener that [`start_secured`](Self::start_secured) adds; without it, the plain one.
+    pub fn secured_bootstrap(&self) -> &str {
+        self.secured.as_deref().unwrap_or(&self.bootstrap)
     }
 
     /// The process id of the Java process, while it runs.
@@ -187,10 +220,16 @@ impl ApacheKafka {
         self.signal("CONT")
     }
 
-    fn format(&self) -> Result<()> {
-        let output = self
-            .java("kafka.tools.StorageTool")
-            .args(["format", "--cluster-id", CLUSTER_ID, "--config"])
+    fn format(&self, secured: Option<&Secured<'_>>) -> Result<()> {
+        let mut java = self.java("kafka.tools.StorageTool");
+        java.arg("format");
+        if let Some(Secured { user, password, .. }) = secured {
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                java.arg("--add-scram").arg(format!("{mechanism}=[name={user},password={password}]"));
+            }
+        }
+        let output = java
+            .args(["--cluster-id", CLUSTER_ID, "--config"])
             .arg(self.directory.path().join("server.properties"))
             .output()
             .context("run java")?;
@@ -269,6 +308,33 @@ impl ApacheKafka {
             .arg(self.libs.join("*"))
             .arg(class);
         command
+    }
+}
+
+impl Secured<'_> {
+    fn settings(&self, directory: &Path) -> Result<String> {
+        const SECURITY: &str = "org.apache.kafka.common.security";
+        let keystore = directory.join("keystore.pem");
+        let both = format!("{}{}", fs::read_to_string(&self.pem.key)?, fs::read_to_string(&self.pem.cert)?);
+        fs::write(&keystore, both)?;
+        let (user, password) = (self.user, self.password);
+        let listener = "listener.name.sasl_ssl";
+        Ok([
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL".to_owned(),
+            "sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER".to_owned(),
+            format!("{listener}.scram-sha-256.sasl.jaas.config={SECURITY}.scram.ScramLoginModule required;"),
+            format!("{listener}.scram-sha-512.sasl.jaas.config={SECURITY}.scram.ScramLoginModule required;"),
+            format!(
+                "{listener}.plain.sasl.jaas.config={SECURITY}.plain.PlainLoginModule required user_{user}=\"{password}\";"
+            ),
+            format!(
+                "{listener}.oauthbearer.sasl.jaas.config={SECURITY}.oauthbearer.OAuthBearerLoginModule required \
+                 unsecuredLoginStringClaim_sub=\"broker\";"
+            ),
+            "ssl.keystore.type=PEM".to_owned(),
+            format!("ssl.keystore.location={}", keystore.display()),
+        ]
+        .join("\n"))
     }
 }
 

@@ -4,12 +4,14 @@
 
 pub mod acls;
 mod apache;
+mod authority;
 pub mod clients;
 mod dev;
 mod registry;
 mod requirement;
 
-pub use apache::{ApacheKafka, Place, apache_kafka, free_port};
+pub use apache::{ApacheKafka, Place, Secured, apache_kafka, free_port};
+pub use authority::{Authority, Pem};
 pub use dev::{DevKafka, dev_kafka};
 pub use registry::SchemaRegistry;
 pub use requirement::Requirement;

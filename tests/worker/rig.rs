@@ -130,6 +130,7 @@ impl Rig {
 
     fn settings(&self, name: &str, state: &Path) -> Settings {
         Settings {
+            tls: None,
             job: self.job.clone(),
             kafka: self.kafka.clone(),
             coordinators: vec![self.coordinator.address.to_string()],

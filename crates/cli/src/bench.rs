@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use tidegate_job::{Job, JobFile};
-use tidegate_kafka::KafkaConfig;
+use tidegate_kafka::Access;
+use tidegate_runtime::tls;
 
 use crate::{
     clicks::{Clicks, ClicksSpec},
@@ -36,6 +37,8 @@ pub(crate) struct BenchArgs {
     /// The cluster
     #[arg(long, value_name = "BROKERS")]
     kafka: String,
+    #[command(flatten)]
+    access: Access,
     /// Records that lie in the topic when the services start; 0 leaves the first phase out
     #[arg(long, value_name = "N", default_value_t = 5_000_000)]
     events: u64,
@@ -65,6 +68,8 @@ pub(crate) struct BenchArgs {
     /// A process whose CPU is shown beside that of the services: the broker
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
+    #[command(flatten)]
+    tls: tls::Flags,
     /// Keeps the logs and job files of the run in this folder
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -80,7 +85,7 @@ pub(crate) struct BenchArgs {
 pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
     let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let kafka = KafkaConfig::new(&args.kafka, "tidegate-bench");
+    let kafka = args.access.config(&args.kafka, "tidegate-bench")?;
     if args.recovery {
         println!("{}", recovery::measure(&args, &kafka, &folder).await?.line());
         return Ok(());
@@ -123,6 +128,8 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
     Ok(Deployment {
         job,
         kafka: args.kafka.clone(),
+        tls: args.tls.clone(),
+        access: args.access.clone(),
         folder,
         coordinators: vec![services::free_address()?],
         log: args.log.clone(),

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use tidegate_job::{JobFile, Problem};
-use tidegate_kafka::KafkaConfig;
+use tidegate_kafka::Access;
 
 use crate::inputs::Inputs;
 use finding::{Finding, Findings};
@@ -29,6 +29,8 @@ pub(crate) struct CheckArgs {
     /// Kafka brokers, separated by commas
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     kafka: String,
+    #[command(flatten)]
+    access: Access,
     /// How many of the last records of each partition are tried
     #[arg(long, value_name = "RECORDS", default_value_t = 200)]
     sample: u64,
@@ -66,7 +68,7 @@ async fn find(args: &CheckArgs) -> Result<Vec<Finding>> {
     };
     let mut findings =
         vec![Finding::ok("job", "file", format!("{path}: job `{}`, {} shards", job.name, job.core.shards))];
-    let kafka = KafkaConfig::new(&args.kafka, "tidegate-check");
+    let kafka = args.access.config(&args.kafka, "tidegate-check")?;
     let inputs = Inputs::open(&job, &args.job).map_err(|error| format!("{error:#}"));
     match gather::gather(&job, inputs, &kafka, args.sample).await {
         Ok(facts) => findings.extend(judge::judge(&job, &facts)),

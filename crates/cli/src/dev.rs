@@ -11,8 +11,9 @@ use clap::Args;
 use tidegate_core::job::OnQuiet;
 use tidegate_devbroker::DevBroker;
 use tidegate_job::{Job, JobFile};
-use tidegate_kafka::{Admin, KafkaConfig};
+use tidegate_kafka::{Access, Admin, KafkaConfig};
 use tidegate_proto::v1;
+use tidegate_runtime::tls;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,6 +62,10 @@ pub(crate) struct DevArgs {
     /// An existing cluster instead of the embedded broker
     #[arg(long, value_name = "BROKERS")]
     kafka: Option<String>,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    tls: tls::Flags,
     /// Compute the job in batch from the source topic and compare; the exit code is 0 only if nothing differs
     #[arg(long)]
     verify: bool,
@@ -87,6 +92,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
             "--verify compares a run that ends: give --input FILE or --events N (--events 0 for what is in the topic already)"
         );
     }
+    if args.kafka.is_none() && args.access != Access::default() {
+        bail!("the embedded broker speaks plain text to everyone: --kafka-… flags go with --kafka BROKERS");
+    }
     let broker = match args.kafka {
         Some(_) => None,
         None => Some(DevBroker::start(tidegate_devbroker::Config::default()).await?),
@@ -96,7 +104,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
         (None, Some(broker)) => broker.address().to_string(),
         (None, None) => String::new(),
     };
-    let kafka = KafkaConfig::new(&brokers, "tidegate-dev");
+    let kafka = args.access.config(&brokers, "tidegate-dev")?;
     let partitions = topics::ensure_source(&kafka, &job).await?;
     println!("broker {brokers}  logs and state in {}", folder.path().display());
     produce(&args, &kafka, &job, partitions).await?;
@@ -111,6 +119,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
     let deployment = Deployment {
         job: job_file,
         kafka: brokers.clone(),
+        tls: args.tls.clone(),
+        access: args.access.clone(),
         folder: folder.path().to_owned(),
         coordinators: (0..args.coordinators).map(|_| services::free_address()).collect::<Result<_>>()?,
         log: args.log.clone(),
@@ -215,7 +225,7 @@ impl Run {
         for service in coordinators.iter().chain([&ingest]).chain(&workers) {
             println!("started {} pid {}", service.name, service.pid().unwrap_or_default());
         }
-        let status = StatusClient::new(&deployment.coordinators)?;
+        let status = StatusClient::new(&deployment.coordinators, &deployment.tls)?;
         Ok(Self { deployment, job, kafka, finite, status, coordinators, ingest, workers })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use tidegate_core::time::{EventTime, Partition};
-use tidegate_kafka::{Admin, KafkaConfig, Producer};
+use tidegate_kafka::{Access, Admin, KafkaConfig, Producer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ pub(crate) struct ClicksArgs {
     /// Kafka brokers, separated by commas
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     kafka: String,
+    #[command(flatten)]
+    access: Access,
     /// Where to; waits until the topic is there
     #[arg(long, value_name = "TOPIC", default_value = "clicks")]
     topic: String,
@@ -38,7 +40,7 @@ pub(crate) struct ClicksArgs {
 /// # Errors
 /// When the brokers' addresses cannot be used.
 pub(crate) async fn run(args: ClicksArgs) -> Result<()> {
-    let kafka = KafkaConfig::new(&args.kafka, "tidegate-clicks");
+    let kafka = args.access.config(&args.kafka, "tidegate-clicks")?;
     let stopped = CancellationToken::new();
     let signals = stopped.clone();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -55,6 +57,7 @@ pub(crate) async fn run(args: ClicksArgs) -> Result<()> {
             match admin.topic(&args.topic).await {
                 Ok(Some(topic)) => break topic.partitions,
                 Ok(None) => {}
+                Err(error) if !error.is_retriable() => return Err(error.into()),
                 Err(error) => eprintln!("{} does not answer, trying again: {error}", args.kafka),
             }
             tokio::select! {
@@ -67,8 +70,11 @@ pub(crate) async fn run(args: ClicksArgs) -> Result<()> {
             .await
             .context("the feeder ended badly")
     };
-    let ((), fed) = tokio::join!(signalled, feeding);
-    fed
+    let mut feeding = std::pin::pin!(feeding);
+    tokio::select! {
+        fed = &mut feeding => fed,
+        () = signalled => feeding.await,
+    }
 }
 
 /// Produces clicks as they happen until `stop`, on a thread of its own.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tidegate_core::time::Shard;
 use tidegate_proto::v1::{self, worker_client::WorkerClient};
-use tonic::{Code, transport::Endpoint};
+use tidegate_runtime::{grpc::Peer, tls};
+use tonic::Code;
 
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub(crate) fn shard_of(status: &v1::JobStatus, key: &[u8]) -> Result<u32> {
 /// What the owner of a shard answers, or why there is no answer.
 pub(crate) async fn inspect(
     status: &v1::JobStatus,
+    tls: &tls::Flags,
     shard: u32,
     key: Option<&[u8]>,
 ) -> Result<Result<v1::InspectResponse, String>> {
@@ -36,12 +38,10 @@ pub(crate) async fn inspect(
         return Ok(Err(format!("nobody has its state now: shard {state}")));
     };
     let v1::Owner { worker, address, .. } = owner;
-    let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri)
+    let peer = Peer::new(address, tls.load()?)
         .with_context(|| format!("worker `{worker}` is said to be at `{address}`, which is no address"))?
-        .connect_timeout(PATIENCE)
-        .timeout(PATIENCE);
-    let mut client = WorkerClient::new(endpoint.connect_lazy());
+        .with_timeout(PATIENCE);
+    let mut client = WorkerClient::new(peer.connect_lazy());
     let request = v1::InspectRequest { shard, key: key.map(|key| key.to_vec().into()), windows: 0 };
     let mut refusal = String::new();
     for _ in 0..ATTEMPTS {

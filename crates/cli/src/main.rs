@@ -45,6 +45,8 @@ enum Command {
         /// Addresses of the coordinators, separated by commas
         #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
         coordinator: Vec<String>,
+        #[command(flatten)]
+        tls: tidegate_runtime::tls::Flags,
     },
     /// Produce the demo's clicks to a topic, as they happen, until it is told to stop
     Clicks(feeder::ClicksArgs),
@@ -92,8 +94,8 @@ async fn run(command: Command) -> Result<bool> {
         Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
         Command::Profile(args) => profile::run(args).await?,
-        Command::Status { coordinator } => {
-            let status = status::StatusClient::new(&coordinator)?.get().await?;
+        Command::Status { coordinator, tls } => {
+            let status = status::StatusClient::new(&coordinator, &tls)?.get().await?;
             print!("{}", status::render(&status));
         }
         Command::Schema => print!("{}", tidegate_job::json_schema()),

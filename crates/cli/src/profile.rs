@@ -17,7 +17,7 @@ use tidegate_core::dead_letter::Reason;
 use tidegate_core::record::RecordView;
 use tidegate_core::time::{EventTime, Span};
 use tidegate_job::{Job, JobFile, duration};
-use tidegate_kafka::{Extent, KafkaConfig, Record, Sample};
+use tidegate_kafka::{Access, Extent, KafkaConfig, Record, Sample};
 
 use crate::inputs::Inputs;
 use crate::topics;
@@ -38,6 +38,8 @@ pub(crate) struct ProfileArgs {
     /// The cluster
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     kafka: String,
+    #[command(flatten)]
+    access: Access,
     /// Job file whose `source` says where the event time is
     #[arg(long, value_name = "FILE", conflicts_with = "event_time")]
     job: Option<PathBuf>,
@@ -85,7 +87,7 @@ pub(crate) async fn run(args: ProfileArgs) -> Result<()> {
     let drawing = args.plot.as_deref().map(plot::Kind::of).transpose()?;
     let (job, path) = source(&args)?;
     let inputs = Inputs::open(&job, &path)?;
-    let kafka = KafkaConfig::new(&args.kafka, "tidegate-profile");
+    let kafka = args.access.config(&args.kafka, "tidegate-profile")?;
     let extent = match (args.last, args.all) {
         (Some(span), _) => Extent::Since(EventTime(topics::unix_millis()).minus(span)),
         (None, true) => Extent::Everything,

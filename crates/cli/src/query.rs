@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
+use tidegate_runtime::tls;
 
 use crate::inspect::{inspect, shard_of};
 use crate::moment::moment;
@@ -16,6 +17,8 @@ pub(crate) struct QueryArgs {
     /// Addresses of the coordinators, separated by commas
     #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
     coordinator: Vec<String>,
+    #[command(flatten)]
+    tls: tls::Flags,
     /// Print a JSON object a window, as in the result topic
     #[arg(long)]
     json: bool,
@@ -26,13 +29,13 @@ pub(crate) struct QueryArgs {
 /// # Errors
 /// When no coordinator leads, or the key's shard cannot be asked.
 pub(crate) async fn run(args: QueryArgs) -> Result<bool> {
-    let status = StatusClient::new(&args.coordinator)?
+    let status = StatusClient::new(&args.coordinator, &args.tls)?
         .get()
         .await
         .context("the job does not run here, or --coordinator is wrong")?;
     let key = args.key.as_bytes();
     let shard = shard_of(&status, key)?;
-    let answer = match inspect(&status, shard, Some(key)).await? {
+    let answer = match inspect(&status, &args.tls, shard, Some(key)).await? {
         Ok(answer) => answer,
         Err(why) => bail!("{why}"),
     };

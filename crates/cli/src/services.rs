@@ -10,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tidegate_kafka::Access;
+use tidegate_runtime::tls;
 use tokio::process::{Child, Command};
 
 /// How long a service may take to stop cleanly before it is killed: more than its own bound.
@@ -22,6 +24,10 @@ pub(crate) struct Deployment {
     pub(crate) job: PathBuf,
     /// The brokers.
     pub(crate) kafka: String,
+    /// How to get into the cluster.
+    pub(crate) access: Access,
+    /// Mutual TLS between the services.
+    pub(crate) tls: tls::Flags,
     /// Where logs and state go.
     pub(crate) folder: PathBuf,
     /// The coordinators' addresses, once they run.
@@ -106,6 +112,8 @@ impl Deployment {
             .arg(&self.job)
             .args(["--kafka", &self.kafka, "--log", &self.log])
             .args(["--metrics", "127.0.0.1:0"])
+            .args(self.tls.arguments())
+            .args(self.access.arguments())
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use tidegate_proto::v1::{self, coordinator_client::CoordinatorClient};
-use tonic::transport::{Channel, Endpoint};
+use tidegate_runtime::{grpc::Peer, tls};
+use tonic::transport::Channel;
 
 /// A client of the status of whichever coordinator leads.
 #[derive(Clone, Debug)]
@@ -13,18 +14,18 @@ pub(crate) struct StatusClient {
 }
 
 impl StatusClient {
-    /// A client for coordinators at `addresses`; connects when first asked.
+    /// A client for coordinators at `addresses`, by TLS where `tls` says so; connects when first asked.
     ///
     /// # Errors
-    /// When an address is none.
-    pub(crate) fn new<A: ToString>(addresses: &[A]) -> Result<Self> {
+    /// When an address is none, or the certificates cannot be used.
+    pub(crate) fn new<A: ToString>(addresses: &[A], tls: &tls::Flags) -> Result<Self> {
+        let tls = tls.load()?;
         let client = |address: &A| {
             let address = address.to_string();
-            let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
-            let endpoint = Endpoint::from_shared(uri)
+            let peer = Peer::new(&address, tls.clone())
                 .with_context(|| format!("`{address}` is no address of a coordinator"))?
-                .timeout(std::time::Duration::from_secs(5));
-            Ok((address, CoordinatorClient::new(endpoint.connect_lazy())))
+                .with_timeout(std::time::Duration::from_secs(5));
+            Ok((address, CoordinatorClient::new(peer.connect_lazy())))
         };
         Ok(Self { coordinators: addresses.iter().map(client).collect::<Result<_>>()? })
     }

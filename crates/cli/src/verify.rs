@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::Value;
 use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
-use tidegate_kafka::{KafkaConfig, Record, Timestamp};
+use tidegate_kafka::{Access, KafkaConfig, Record, Timestamp};
 
 use self::reorder::Order;
 use crate::topics;
@@ -32,6 +32,8 @@ pub(crate) struct VerifyArgs {
     /// The cluster it ran on
     #[arg(long, value_name = "BROKERS")]
     kafka: String,
+    #[command(flatten)]
+    access: Access,
     /// Windows that ended by then must have a result, none other may: milliseconds since the Unix epoch
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     watermark: i64,
@@ -48,7 +50,7 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<bool> {
     let text = std::fs::read_to_string(&args.job)
         .with_context(|| format!("cannot read the job file {}", args.job.display()))?;
     let job = JobFile::parse(&text, &args.job.display().to_string())?;
-    let kafka = KafkaConfig::new(&args.kafka, "tidegate-verify");
+    let kafka = args.access.config(&args.kafka, "tidegate-verify")?;
     let verdict = tokio::task::spawn_blocking(move || verify(&job, &kafka, Some(args.watermark))).await??;
     if args.json {
         println!("{}", serde_json::to_string(&verdict)?);

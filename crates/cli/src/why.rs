@@ -19,7 +19,9 @@ use clap::Args;
 use serde::Serialize;
 use tidegate_core::time::Shard;
 use tidegate_job::JobFile;
+use tidegate_kafka::Access;
 use tidegate_proto::v1;
+use tidegate_runtime::tls;
 
 use crate::inputs::Inputs;
 use crate::inspect::{inspect, shard_of};
@@ -52,9 +54,13 @@ pub(crate) struct WhyArgs {
     /// The cluster, to look for the record, its dead letter and results
     #[arg(long, value_name = "BROKERS")]
     kafka: Option<String>,
+    #[command(flatten)]
+    access: Access,
     /// Addresses of the coordinators, separated by commas
     #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
     coordinator: Vec<String>,
+    #[command(flatten)]
+    tls: tls::Flags,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -103,7 +109,7 @@ pub(crate) struct WindowAnswer {
 /// # Errors
 /// When no coordinator leads, a window does not exist, or a topic cannot be read.
 pub(crate) async fn run(args: WhyArgs) -> Result<()> {
-    let status = StatusClient::new(&args.coordinator)?
+    let status = StatusClient::new(&args.coordinator, &args.tls)?
         .get()
         .await
         .context("the job does not run here, or --coordinator is wrong")?;
@@ -132,7 +138,7 @@ async fn answer(args: &WhyArgs, status: &v1::JobStatus) -> Result<Answer> {
     match (&args.key, args.partition.zip(args.offset)) {
         (Some(key), _) => key_answer(args, status, key, &mut answer).await?,
         (None, Some(place)) => record_answer(args, status, place, &mut answer).await?,
-        (None, None) => answer.shard = behind(status).await?,
+        (None, None) => answer.shard = behind(status, &args.tls).await?,
     }
     Ok(answer)
 }
@@ -164,7 +170,7 @@ fn window(status: &v1::JobStatus, watermark: &GlobalWatermark, start: i64) -> Re
 async fn key_answer(args: &WhyArgs, status: &v1::JobStatus, key: &str, answer: &mut Answer) -> Result<()> {
     let facts = status.facts.clone().unwrap_or_default();
     let shard = shard_of(status, key.as_bytes())?;
-    let inspected = inspect(status, shard, Some(key.as_bytes())).await?;
+    let inspected = inspect(status, &args.tls, shard, Some(key.as_bytes())).await?;
     answer.shard = Some(shard::shard_state(status, shard, &inspected));
     let Ok(inspected) = inspected else { return Ok(()) };
     let mut windows = shard::windows(&inspected, &answer.watermark);
@@ -174,7 +180,7 @@ async fn key_answer(args: &WhyArgs, status: &v1::JobStatus, key: &str, answer: &
             windows.push(shard::absent(&inspected, &facts, &answer.watermark, asked.start_ms));
         }
         if let Some(brokers) = &args.kafka {
-            let topics = Topics::open(brokers)?;
+            let topics = Topics::open(brokers, &args.access)?;
             let start_ms = asked.start_ms;
             let found = topics
                 .results(&facts.sink_topic, Shard(shard), key.as_bytes(), move |(start, _)| start == start_ms)
@@ -210,7 +216,7 @@ async fn record_answer(
     if job.name != status.name {
         bail!("{} is of job `{}`, and the coordinator leads job `{}`", path.display(), job.name, status.name);
     }
-    let topics = Topics::open(brokers)?;
+    let topics = Topics::open(brokers, &args.access)?;
     let (partition, offset) = place;
     let found = topics.source_record(&job, Inputs::open(&job, path)?, partition, offset).await?;
     let shard = found.shard(partition, job.core.shards);
@@ -220,7 +226,7 @@ async fn record_answer(
     };
     // Before the topics are read: what is covered by now is in them.
     let inspected = match shard {
-        Some(shard) => Some(inspect(status, shard.0, key).await?),
+        Some(shard) => Some(inspect(status, &args.tls, shard.0, key).await?),
         None => None,
     };
     let letter = topics.dead_letter(&job.source.topic, &job.dead_letter.topic, shard, place).await?;
@@ -239,7 +245,7 @@ async fn record_answer(
 }
 
 /// The shard furthest behind W, where that is more than the way of a commit.
-async fn behind(status: &v1::JobStatus) -> Result<Option<ShardState>> {
+async fn behind(status: &v1::JobStatus, tls: &tls::Flags) -> Result<Option<ShardState>> {
     let Some(watermark) = crate::status::watermark(status) else { return Ok(None) };
     let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
     let owned = stats
@@ -253,7 +259,7 @@ async fn behind(status: &v1::JobStatus) -> Result<Option<ShardState>> {
     if last.watermark_ms.is_some_and(|at| watermark.saturating_sub(at) <= tolerated) {
         return Ok(None);
     }
-    let inspected = inspect(status, last.shard, None).await?;
+    let inspected = inspect(status, tls, last.shard, None).await?;
     let state = shard::shard_state(status, last.shard, &inspected);
     Ok(Some(state).filter(|state| state.unknown_because.is_some() || !state.holders.is_empty()))
 }

@@ -9,8 +9,9 @@ use serde::{Serialize, Serializer};
 use tidegate_core::assignment::AssignmentConfig;
 use tidegate_core::coordinator::WatermarkConfig;
 use tidegate_job::{Job, JobFile};
-use tidegate_kafka::KafkaConfig;
+use tidegate_kafka::{Access, KafkaConfig};
 use tidegate_runtime::config::{Common, duration};
+use tidegate_runtime::tls::{self, Tls};
 
 use crate::topics::Durability;
 
@@ -25,6 +26,10 @@ pub struct Args {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// How to get into the cluster.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub access: Access,
     /// Address to serve gRPC on
     #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
     pub listen: SocketAddr,
@@ -65,7 +70,7 @@ impl Args {
     }
 }
 
-/// A job file that cannot be used.
+/// A job file, or another file that flags name, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
@@ -79,6 +84,12 @@ pub enum ConfigError {
     /// It is wrong.
     #[error(transparent)]
     Job(#[from] tidegate_job::Report),
+    /// The way to Kafka cannot be used.
+    #[error(transparent)]
+    Kafka(#[from] tidegate_kafka::Error),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// What the coordinator works by.
@@ -88,6 +99,8 @@ pub struct Config {
     pub job: Job,
     /// The cluster.
     pub kafka: KafkaConfig,
+    /// Mutual TLS with workers and ingests; without it, plain text.
+    pub tls: Option<Tls>,
     /// Where gRPC is served.
     pub listen: SocketAddr,
     /// [`Args::report_interval`]
@@ -116,7 +129,8 @@ impl Config {
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         Ok(Self {
             job: JobFile::parse(&text, &path.display().to_string())?,
-            kafka: KafkaConfig::new(&args.common.kafka, "watermark-coordinator"),
+            kafka: args.access.config(&args.common.kafka, "watermark-coordinator")?,
+            tls: args.common.tls.load()?,
             listen: args.listen,
             report_interval: args.report_interval,
             worker_return_timeout: args.worker_return_timeout,

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use tidegate_kafka::Admin;
 use tidegate_proto::v1::coordinator_server::CoordinatorServer;
+use tidegate_runtime::grpc::{self, Incoming, Limits, Refusals};
 use tidegate_runtime::metrics::Readiness;
 use tidegate_runtime::task::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::candidate::Candidate;
@@ -28,8 +27,8 @@ use crate::metrics::Metrics;
 use crate::seat::{Seat, Sign};
 use crate::streams::Streams;
 
-/// A dead peer is seen after these two together.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
+/// A peer that does not answer for about twice this is gone.
+const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 /// How long streams may take to end after the owner has let go of them.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -39,12 +38,14 @@ pub struct Gauges {
     /// Ready while it leads, and while it is ready to take over.
     pub readiness: Readiness,
     pub(crate) metrics: Metrics,
+    pub(crate) refusals: Refusals,
 }
 
 impl Gauges {
     /// Puts the metrics into `registry`.
     pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
         self.metrics.register(registry);
+        self.refusals.register(registry);
     }
 }
 
@@ -67,15 +68,18 @@ pub async fn run(config: Config, gauges: Gauges, shutdown: Shutdown) -> Result<(
 ///
 /// As [`run`].
 pub async fn serve(config: Config, listener: TcpListener, gauges: Gauges, shutdown: Shutdown) -> Result<()> {
+    let tls = config.tls.clone();
     let (seat, seen) = watch::channel(Seat::Empty("the coordinator is starting".into()));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_not_serving::<CoordinatorServer<Streams>>().await;
-    let Gauges { readiness, metrics } = gauges;
+    let Gauges { readiness, metrics, refusals } = gauges;
     let sign = Sign { job: config.job.name.clone(), seat, health, readiness, metrics };
     let candidate = Candidate { admin: Admin::open(&config.kafka)?, config, sign };
-    tracing::info!(address = ?listener.local_addr().ok(), "serving");
+    tracing::info!(address = ?listener.local_addr().ok(), tls = tls.is_some(), "serving");
     let stop = CancellationToken::new();
-    let server = server(Streams::new(seen), health_service, listener, stop.clone());
+    let streams = Streams::new(seen, refusals.clone());
+    let incoming = Incoming::new(listener, tls, refusals, Limits::default());
+    let server = server(streams, health_service, incoming, stop.clone());
     let mut server = std::pin::pin!(server);
     let ended = tokio::select! {
         ended = candidate.run(shutdown) => ended,
@@ -92,7 +96,7 @@ pub async fn serve(config: Config, listener: TcpListener, gauges: Gauges, shutdo
 async fn server(
     streams: Streams,
     health: HealthServer<impl Health>,
-    listener: TcpListener,
+    incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<()> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -101,17 +105,11 @@ async fn server(
         .build_v1()?;
     let coordinator =
         CoordinatorServer::new(streams).max_decoding_message_size(tidegate_proto::MAX_MESSAGE_BYTES);
-    let (interval, timeout) = KEEPALIVE;
-    Server::builder()
-        .http2_keepalive_interval(Some(interval))
-        .http2_keepalive_timeout(Some(timeout))
+    grpc::server(KEEP_ALIVE)
         .add_service(health)
         .add_service(reflection)
         .add_service(coordinator)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
 }

@@ -3,15 +3,15 @@
 //! A stream begins with its hello; one of another fingerprint is refused before the owner hears of it. While this process does not
 //! lead all are refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tidegate_core::assignment::{Registration, StreamId, WorkerId};
 use tidegate_core::coordinator::ReaderId;
 use tidegate_core::time::{EventTime, Shard};
 use tidegate_proto::{WireError, same_fingerprint, v1};
-use tidegate_runtime::task;
+use tidegate_runtime::{grpc::Refusals, task};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,6 @@ use v1::{ingest_report::Message as FromIngest, worker_report::Message as FromWor
 use crate::event::{Event, IngestEvent, Link, OwnedShard, WorkerEvent, claims};
 use crate::seat::{Desk, Seat};
 
-/// How long a peer may take to say hello.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// Directives that may wait for a stream, besides two for each shard: some seconds of announcements.
 const WAITING: usize = 256;
 
@@ -33,12 +31,13 @@ type Directives<T> = ReceiverStream<Result<T, Status>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     seat: watch::Receiver<Seat>,
+    refusals: Refusals,
     numbers: Arc<AtomicU64>,
 }
 
 impl Streams {
-    pub(crate) fn new(seat: watch::Receiver<Seat>) -> Self {
-        Self { seat, numbers: Arc::default() }
+    pub(crate) fn new(seat: watch::Receiver<Seat>, refusals: Refusals) -> Self {
+        Self { seat, refusals, numbers: Arc::default() }
     }
 
     fn desk(&self) -> Result<Desk, Status> {
@@ -74,8 +73,9 @@ impl v1::coordinator_server::Coordinator for Streams {
         request: Request<Streaming<v1::IngestReport>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
         let desk = self.desk()?;
+        let peer = Peer { address: request.remote_addr(), refusals: self.refusals.clone() };
         let mut incoming = request.into_inner();
-        let Some(FromIngest::Hello(hello)) = first(&mut incoming).await?.message else {
+        let Some(FromIngest::Hello(hello)) = peer.first(&mut incoming).await?.message else {
             return Err(no_hello());
         };
         same_fingerprint(desk.fingerprint, hello.fingerprint)?;
@@ -83,7 +83,7 @@ impl v1::coordinator_server::Coordinator for Streams {
         let (link, response, reading) = desk.link();
         desk.tell(Event::Ingest(reader, IngestEvent::Hello { ingest: hello.ingest, link })).await?;
         let event = move |event| Event::Ingest(reader, event);
-        let read = read(incoming, desk.events.clone(), reading, ingest_event, event, IngestEvent::Gone);
+        let read = read(incoming, peer, desk.events.clone(), reading, ingest_event, event, IngestEvent::Gone);
         task::spawn("ingest-stream", read);
         Ok(response)
     }
@@ -93,8 +93,9 @@ impl v1::coordinator_server::Coordinator for Streams {
         request: Request<Streaming<v1::WorkerReport>>,
     ) -> Result<Response<Self::WorkerStream>, Status> {
         let desk = self.desk()?;
+        let peer = Peer { address: request.remote_addr(), refusals: self.refusals.clone() };
         let mut incoming = request.into_inner();
-        let Some(FromWorker::Hello(hello)) = first(&mut incoming).await?.message else {
+        let Some(FromWorker::Hello(hello)) = peer.first(&mut incoming).await?.message else {
             return Err(no_hello());
         };
         same_fingerprint(desk.fingerprint, hello.fingerprint)?;
@@ -108,7 +109,7 @@ impl v1::coordinator_server::Coordinator for Streams {
         let hello = worker_hello(hello, stream, link)?;
         desk.tell(Event::Worker(worker.clone(), stream, hello)).await?;
         let event = move |event| Event::Worker(worker.clone(), stream, event);
-        let read = read(incoming, desk.events.clone(), reading, worker_event, event, WorkerEvent::Gone);
+        let read = read(incoming, peer, desk.events.clone(), reading, worker_event, event, WorkerEvent::Gone);
         task::spawn("worker-stream", read);
         Ok(response)
     }
@@ -121,9 +122,16 @@ impl v1::coordinator_server::Coordinator for Streams {
     }
 }
 
-async fn first<T>(incoming: &mut Streaming<T>) -> Result<T, Status> {
-    let late = |_| Status::deadline_exceeded("no hello within 10 s");
-    tokio::time::timeout(HELLO_PATIENCE, incoming.message()).await.map_err(late)??.ok_or_else(no_hello)
+/// Whose stream it is, for the log.
+struct Peer {
+    address: Option<SocketAddr>,
+    refusals: Refusals,
+}
+
+impl Peer {
+    async fn first<T>(&self, incoming: &mut Streaming<T>) -> Result<T, Status> {
+        self.refusals.first(self.address, incoming).await?.ok_or_else(no_hello)
+    }
 }
 
 fn no_hello() -> Status {
@@ -137,6 +145,7 @@ fn stopping() -> Status {
 /// Reads a stream to its end, and tells the owner of it in any case.
 async fn read<M, E>(
     mut incoming: Streaming<M>,
+    peer: Peer,
     events: mpsc::Sender<Event>,
     reading: CancellationToken,
     convert: fn(M) -> Result<E, WireError>,
@@ -153,6 +162,7 @@ async fn read<M, E>(
             Ok(Some(message)) => convert(message),
             Ok(None) => break None,
             Err(status) => {
+                peer.refusals.refuse_message(peer.address, &status);
                 tracing::debug!(error = %status, "a stream broke");
                 break None;
             }

@@ -1,6 +1,7 @@
 //! The flags of `ingest`.
 
 use serde::Serialize;
+use tidegate_kafka::Access;
 use tidegate_runtime::config::Common;
 
 /// Reads the source topic of a job, follows its watermarks and sends frames to the workers.
@@ -11,6 +12,10 @@ pub struct Config {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// How to get into the cluster.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub access: Access,
     /// MiB of frames that may be under way to one worker before reading waits
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub credit_mib: u64,

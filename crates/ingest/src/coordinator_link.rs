@@ -5,10 +5,10 @@ use std::time::Duration;
 use tidegate_core::announcement::Term;
 use tidegate_kafka::TopicId;
 use tidegate_proto::{convert, v1};
-use tidegate_runtime::rounds::Rounds;
+use tidegate_runtime::{grpc::Peer, rounds::Rounds};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming, transport::Endpoint};
+use tonic::{Code, Streaming};
 
 use crate::{error::Error, event::Event};
 
@@ -18,7 +18,7 @@ const WAITING: usize = 256;
 const WELCOME: Duration = Duration::from_secs(3);
 
 /// Keeps a stream open until `events` has no listener.
-pub(crate) async fn run(coordinators: Vec<Endpoint>, hello: v1::IngestHello, events: mpsc::Sender<Event>) {
+pub(crate) async fn run(coordinators: Vec<Peer>, hello: v1::IngestHello, events: mpsc::Sender<Event>) {
     let mut rounds = Rounds::new(coordinators);
     while !events.is_closed() {
         match serve(hello, &events, &mut rounds).await {
@@ -45,14 +45,11 @@ pub(crate) async fn run(coordinators: Vec<Endpoint>, hello: v1::IngestHello, eve
 async fn serve(
     hello: v1::IngestHello,
     events: &mpsc::Sender<Event>,
-    rounds: &mut Rounds<Endpoint>,
+    rounds: &mut Rounds<Peer>,
 ) -> Result<(), tonic::Status> {
-    let endpoint =
+    let peer =
         rounds.current().ok_or_else(|| tonic::Status::unavailable("there is no address of a coordinator"))?;
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| tonic::Status::unavailable(format!("{error}: {}", endpoint.uri())))?;
+    let channel = peer.connect().await?;
     let (reports, outgoing) = mpsc::channel(WAITING);
     let first = v1::IngestReport { message: Some(v1::ingest_report::Message::Hello(hello)) };
     let _ = reports.send(first).await;
@@ -65,7 +62,7 @@ async fn serve(
     };
     let (mut directives, welcome) = tokio::time::timeout(WELCOME, greeted)
         .await
-        .map_err(|_| tonic::Status::unavailable(format!("no welcome in time: {}", endpoint.uri())))??;
+        .map_err(|_| tonic::Status::unavailable(format!("no welcome in time: {}", peer.uri())))??;
     let job = convert::job_id(&welcome.job)?;
     rounds.succeeded();
     tracing::info!("the coordinator takes this ingest");

@@ -3,13 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
 };
 
 use tidegate_core::block::JobId;
 use tidegate_proto::v1;
+use tidegate_runtime::{grpc::Peer, tls::Tls};
 use tokio::{sync::mpsc, task::AbortHandle};
-use tonic::transport::Endpoint;
 
 use crate::{
     error::Error,
@@ -22,16 +21,17 @@ use crate::{
 pub(crate) struct Links {
     fingerprint: u64,
     ingest: u64,
+    tls: Option<Tls>,
     connections: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     open: BTreeMap<String, (String, AbortHandle)>,
 }
 
 impl Links {
-    /// No links yet. `ingest` names this process.
+    /// No links yet. `ingest` names this process; workers are spoken to by TLS where it is given.
     #[must_use]
-    pub(crate) fn new(fingerprint: u64, ingest: u64, events: mpsc::Sender<Event>) -> Self {
-        Self { fingerprint, ingest, connections: Arc::default(), events, open: BTreeMap::new() }
+    pub(crate) fn new(fingerprint: u64, ingest: u64, tls: Option<Tls>, events: mpsc::Sender<Event>) -> Self {
+        Self { fingerprint, ingest, tls, connections: Arc::default(), events, open: BTreeMap::new() }
     }
 
     /// Opens links to owners that have none, and to those that moved. The link to a worker that owns nothing stays: it may own
@@ -46,7 +46,7 @@ impl Links {
             if self.open.get(name).is_some_and(|(known, task)| known == address && !task.is_finished()) {
                 continue;
             }
-            let endpoint = endpoint(&format!("worker {name}"), address)?;
+            let peer = peer(&format!("worker {name}"), address, self.tls.clone())?;
             let identity = Identity {
                 hello: v1::FeedHello {
                     job: job.0.to_vec().into(),
@@ -56,7 +56,7 @@ impl Links {
                 },
                 connections: Arc::clone(&self.connections),
             };
-            let link = worker_link::run(name.to_owned(), endpoint, identity, self.events.clone());
+            let link = worker_link::run(name.to_owned(), peer, identity, self.events.clone());
             let task = tidegate_runtime::task::spawn("worker-link", link);
             if let Some((_, before)) =
                 self.open.insert(name.to_owned(), (address.to_owned(), task.abort_handle()))
@@ -68,21 +68,14 @@ impl Links {
     }
 }
 
-/// A gRPC endpoint whose dead peers are noticed within seconds.
+/// The peer at an address.
 ///
 /// # Errors
 /// When the address is none.
-pub(crate) fn endpoint(peer: &str, address: &str) -> Result<Endpoint, Error> {
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|error| Error::Address {
+pub(crate) fn peer(peer: &str, address: &str, tls: Option<Tls>) -> Result<Peer, Error> {
+    Peer::new(address, tls).map_err(|error| Error::Address {
         peer: peer.to_owned(),
         address: address.to_owned(),
         reason: error.to_string(),
-    })?;
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(3))
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(4))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tidegate_job::{Job, JobFile, UnknownSchema};
-use tidegate_kafka::{Admin, GroupReader, KafkaConfig, PartitionReader, ReaderOptions};
+use tidegate_kafka::{Admin, GroupReader, PartitionReader, ReaderOptions};
 use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
@@ -39,6 +39,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the job file {}", path.display()))?;
     let job: Arc<Job> = Arc::new(JobFile::parse(&text, &path.display().to_string())?);
+    let tls = config.common.tls.load()?;
     let (extractor, schema_registry) = tidegate_schemas::open(&job, path)?;
     let tasks = Tasks::new();
     let mut registry = metrics::registry(&job.name);
@@ -52,12 +53,13 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let ingest = rand::random();
     let hello = v1::IngestHello { fingerprint: job.fingerprint(), ingest };
     let addresses = config.common.coordinator.iter();
-    let coordinators: Vec<_> =
-        addresses.map(|address| links::endpoint("the coordinator", address)).collect::<Result<_, _>>()?;
+    let coordinators: Vec<_> = addresses
+        .map(|address| links::peer("the coordinator", address, tls.clone()))
+        .collect::<Result<_, _>>()?;
     task::spawn("coordinator-link", coordinator_link::run(coordinators, hello, events.clone()));
 
     let shutdown = tasks.shutdown().token().clone();
-    let kafka = KafkaConfig::new(&config.common.kafka, "tidegate-ingest");
+    let kafka = config.access.config(&config.common.kafka, "tidegate-ingest")?;
     let credit_window = config.credit_mib << 20;
     let reading = async move {
         let mut incoming = incoming;
@@ -79,7 +81,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
             main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
             catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,
             credit_window,
-            links: Links::new(job.fingerprint(), ingest, events.clone()),
+            links: Links::new(job.fingerprint(), ingest, tls, events.clone()),
             events: (events, incoming),
             metrics: counters,
             traces: config

@@ -10,10 +10,10 @@ use tidegate_core::{
     time::{Offset, Partition, Shard},
 };
 use tidegate_proto::{convert, v1};
-use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::{backoff::Backoff, grpc::Peer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, transport::Endpoint};
+use tonic::Code;
 
 use crate::{error::Error, event::Event};
 
@@ -30,11 +30,11 @@ pub(crate) struct Identity {
 }
 
 /// Keeps a stream to the worker `name` open until the task is aborted or `events` has no listener.
-pub(crate) async fn run(name: String, endpoint: Endpoint, identity: Identity, events: mpsc::Sender<Event>) {
+pub(crate) async fn run(name: String, peer: Peer, identity: Identity, events: mpsc::Sender<Event>) {
     let mut backoff = Backoff::default();
     while !events.is_closed() {
         let connection = WorkerRef(identity.connections.fetch_add(1, Ordering::Relaxed));
-        match serve(&name, &endpoint, connection, &identity, &events, &mut backoff).await {
+        match serve(&name, &peer, connection, &identity, &events, &mut backoff).await {
             Ok(()) => tracing::warn!(worker = name, "the worker closed the stream"),
             Err(status) if status.code() == Code::FailedPrecondition => {
                 let refused =
@@ -55,13 +55,13 @@ pub(crate) async fn run(name: String, endpoint: Endpoint, identity: Identity, ev
 
 async fn serve(
     name: &str,
-    endpoint: &Endpoint,
+    peer: &Peer,
     connection: WorkerRef,
     identity: &Identity,
     events: &mpsc::Sender<Event>,
     backoff: &mut Backoff,
 ) -> Result<(), tonic::Status> {
-    let channel = endpoint.connect().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+    let channel = peer.connect().await?;
     let (outgoing, stream) = mpsc::channel(WAITING);
     let hello = v1::FeedHello { stream: connection.0, ..identity.hello.clone() };
     let hello = v1::feed_request::Message::Hello(hello);

@@ -25,7 +25,7 @@ use crate::topic::{Created, NewTopic, PartitionEnds, TopicDescription, TopicId, 
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to look for the reason why no broker answers.
-const PROBE: Duration = Duration::from_millis(500);
+const PROBE: Duration = Duration::from_secs(2);
 
 /// Looks after topics. Cheap to clone.
 #[derive(Clone)]
@@ -284,14 +284,14 @@ impl Admin {
             self.config.client(&[], &[]).create_with_context(context);
         if let Ok(probe) = probe {
             let deadline = Deadline::after(PROBE);
-            while complaint.get().is_none() && !deadline.has_passed() {
+            while complaint.is_none() && !deadline.has_passed() {
                 probe.poll(Duration::from_millis(20));
             }
         }
-        Error::Unreachable {
-            brokers: self.config.brokers.clone(),
-            reason: complaint.get().unwrap_or(otherwise),
-        }
+        let brokers = &self.config.brokers;
+        complaint
+            .error(brokers)
+            .unwrap_or_else(|| Error::Unreachable { brokers: brokers.clone(), reason: otherwise })
     }
 
     async fn blocking<T: Send + 'static>(

@@ -14,15 +14,34 @@ use crate::outage;
 
 /// The last thing the client complained about on its own (a refused connection, for instance).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastComplaint(Arc<Mutex<Option<String>>>);
+pub(crate) struct LastComplaint(Arc<Mutex<Option<Complaint>>>);
+
+#[derive(Clone, Debug)]
+struct Complaint {
+    reason: String,
+    /// A broker answers, and does not let us in.
+    denied: bool,
+}
 
 impl LastComplaint {
-    pub(crate) fn set(&self, reason: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    fn set(&self, reason: &str, denied: bool) {
+        let complaint = Complaint { reason: reason.to_owned(), denied };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint);
     }
 
-    pub(crate) fn get(&self) -> Option<String> {
+    fn get(&self) -> Option<Complaint> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.get().is_none()
+    }
+
+    /// Why `brokers` cannot be reached, if the client has said.
+    pub(crate) fn error(&self, brokers: &str) -> Option<Error> {
+        let Complaint { reason, denied } = self.get()?;
+        let brokers = brokers.to_owned();
+        Some(if denied { Error::Denied { brokers, reason } } else { Error::Unreachable { brokers, reason } })
     }
 }
 
@@ -69,11 +88,11 @@ pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &str) {
     // "All brokers down" follows the reason for it; the reason is what helps.
     if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
-        complaint.set(reason);
+        complaint.set(reason, error.rdkafka_error_code().is_some_and(is_denial));
     }
     match error.rdkafka_error_code() {
         // "Communication failure with broker" is what a refused connection is.
-        Some(code) if is_connection(code) || code == RDKafkaErrorCode::Fail => {
+        Some(code) if is_connection(code) || is_denial(code) || code == RDKafkaErrorCode::Fail => {
             say_outage(&code.to_string(), reason);
         }
         _ => tracing::warn!(target: "librdkafka", %error, "{reason}"),
@@ -87,6 +106,11 @@ const fn is_connection(code: RDKafkaErrorCode) -> bool {
         code,
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut
     )
+}
+
+/// Whether the error says that a broker does not let us in, or we do not trust it.
+const fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
 }
 
 /// Brokers that do not answer make every client of the process complain, again and again.
@@ -134,10 +158,9 @@ pub(crate) fn unreachable_or(
     error: &KafkaError,
 ) -> Error {
     match error.rdkafka_error_code() {
-        Some(code) if is_connection(code) => Error::Unreachable {
-            brokers: brokers.to_owned(),
-            reason: complaint.get().unwrap_or_else(|| error.to_string()),
-        },
+        Some(code) if is_connection(code) || is_denial(code) => complaint
+            .error(brokers)
+            .unwrap_or_else(|| Error::Unreachable { brokers: brokers.to_owned(), reason: error.to_string() }),
         _ => Error::client(what, error),
     }
 }

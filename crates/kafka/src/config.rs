@@ -1,12 +1,13 @@
 //! How to reach the cluster, and the client settings that every use of it shares.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 /// How to reach the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// `host:port`, several separated by commas.
     pub brokers: String,
@@ -15,6 +16,23 @@ pub struct KafkaConfig {
     /// Further librdkafka properties (TLS, SASL, …). They win over what tidegate sets, except over what correctness needs:
     /// isolation level, offsets, idempotence and the transactional id.
     pub extra: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let extra: BTreeMap<_, _> = self.extra.iter().map(|(key, value)| (key, shown(key, value))).collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("extra", &extra)
+            .finish()
+    }
+}
+
+/// What may be shown of a property's value.
+pub(crate) fn shown<'a>(key: &str, value: &'a str) -> &'a str {
+    let secret = ["password", "secret", "key.pem", "jaas", "oauthbearer.config"];
+    if secret.iter().any(|part| key.contains(part)) { "[secret]" } else { value }
 }
 
 impl KafkaConfig {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tidegate_core::time::{Offset, Partition};
 
+use crate::config::shown;
+
 /// The result of an operation on the log.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,6 +21,23 @@ pub enum Error {
         /// The configured bootstrap servers.
         brokers: String,
         /// What the client said last.
+        reason: String,
+    },
+    /// Brokers answer, and do not let us in.
+    #[error(
+        "the brokers `{brokers}` and this client do not come together: {reason}; check user, password and certificates \
+         (`--kafka-sasl-…`, `--kafka-tls-ca`, `--kafka-config`)"
+    )]
+    Denied {
+        /// The configured bootstrap servers.
+        brokers: String,
+        /// What the client said last.
+        reason: String,
+    },
+    /// The flags that say how to get into the cluster cannot be used.
+    #[error("{reason}")]
+    Access {
+        /// Which, why, and what to do.
         reason: String,
     },
     /// The client refuses its configuration.
@@ -136,7 +155,9 @@ impl Error {
         use RDKafkaErrorCode as Code;
         match self {
             Self::Unreachable { .. } | Self::OpenTransaction { .. } | Self::TimedOut { .. } => true,
-            Self::Config { .. }
+            Self::Denied { .. }
+            | Self::Access { .. }
+            | Self::Config { .. }
             | Self::UnknownTopic { .. }
             | Self::UnknownPartition { .. }
             | Self::OffsetOutOfRange { .. }
@@ -179,6 +200,7 @@ impl Error {
 
     pub(crate) fn client(what: impl Into<String>, error: &KafkaError) -> Self {
         if let KafkaError::ClientConfig(_, reason, key, value) = error {
+            let value = shown(key, value);
             return Self::Config { reason: format!("`{key}` = `{value}`: {reason}") };
         }
         let code = match error {

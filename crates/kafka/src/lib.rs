@@ -9,6 +9,7 @@
 //!
 //! Everything reads `read_committed`. What librdkafka logs goes to `tracing`, target `librdkafka`.
 
+mod access;
 mod admin;
 mod append_time;
 mod budget;
@@ -31,6 +32,7 @@ mod scan;
 mod topic;
 mod transaction;
 
+pub use access::{Access, Mechanism, Protocol};
 pub use admin::Admin;
 pub use append_time::{AppendTime, append_times};
 pub use budget::Permit;

@@ -193,7 +193,7 @@ impl Scan {
         let waiting = |place: &&Place| place.is_open() && place.stretch.end.is_some();
         let place = places.iter().filter(waiting).max_by_key(|place| place.at_end)?;
         let Stretch { partition, end, .. } = place.stretch;
-        Some(match (place.at_end, self.consumer.complaint().get()) {
+        Some(match (place.at_end, self.consumer.complaint().error(&self.brokers)) {
             (true, _) => Error::OpenTransaction {
                 topic,
                 partition,
@@ -201,7 +201,7 @@ impl Scan {
                 high_watermark: end?,
                 waited,
             },
-            (false, Some(reason)) => Error::Unreachable { brokers: self.brokers.clone(), reason },
+            (false, Some(error)) => error,
             (false, None) => {
                 let what = format!("read topic `{topic}` partition {partition} from offset {}", place.next);
                 Error::TimedOut { what, waited }

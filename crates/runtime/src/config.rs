@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// Flags common to ingest, watermark-coordinator and window-worker.
 #[derive(Clone, Debug, Serialize, clap::Args)]
@@ -22,6 +22,10 @@ pub struct Common {
     /// Addresses of the watermark coordinators, separated by commas
     #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
     pub coordinator: Vec<String>,
+    /// Mutual TLS with the other services.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tls: tls::Flags,
     /// Address to serve /metrics, /healthz and /readyz on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub metrics: SocketAddr,

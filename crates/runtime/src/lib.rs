@@ -4,11 +4,13 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod grpc;
 pub mod metrics;
 pub mod process;
 pub mod rounds;
 pub mod task;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 
 use std::io;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
+use tidegate_kafka::Access;
 use tidegate_runtime::config::Common;
 
 /// Owns shards: applies frames, closes windows, commits results.
@@ -13,6 +14,10 @@ pub struct Config {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// How to get into the cluster.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub access: Access,
     /// Address to serve gRPC on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,

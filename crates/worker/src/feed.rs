@@ -29,17 +29,16 @@ use tidegate_proto::{
         worker_server::{Worker, WorkerServer},
     },
 };
-use tidegate_runtime::task;
+use tidegate_runtime::{
+    grpc::{self, Incoming, Refusals},
+    task,
+};
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
     time::sleep,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     actor::{Asker, ToShard},
@@ -65,6 +64,7 @@ pub(crate) struct FeedService {
     pub(crate) job_id: watch::Receiver<Option<JobId>>,
     pub(crate) routes: watch::Receiver<Routes>,
     pub(crate) streams: Streams,
+    pub(crate) refusals: Refusals,
 }
 
 /// The newest stream of each ingest that is connected.
@@ -100,11 +100,7 @@ impl Streams {
 ///
 /// # Errors
 /// When the server fails.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    address: SocketAddr,
-    service: FeedService,
-) -> Result<(), Error> {
+pub(crate) async fn serve(incoming: Incoming, service: FeedService) -> Result<(), Error> {
     let mut routes = service.routes.clone();
     let ended = async move { while routes.changed().await.is_ok() {} };
     let failed = |error: String| Error::Server(error);
@@ -117,15 +113,12 @@ pub(crate) async fn serve(
     let worker = WorkerServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    tracing::info!(%address, "serving ingests");
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+    grpc::server(KEEP_ALIVE)
         .max_frame_size(HTTP2_FRAME)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(worker)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), ended)
+        .serve_with_incoming_shutdown(incoming, ended)
         .await
         .map_err(|error| failed(error.to_string()))
 }
@@ -146,8 +139,10 @@ impl Worker for FeedService {
         &self,
         request: Request<Streaming<v1::FeedRequest>>,
     ) -> Result<Response<Self::FeedStream>, Status> {
+        let peer = request.remote_addr();
         let mut requests = request.into_inner();
-        let hello = match requests.message().await?.and_then(|request| request.message) {
+        let first = self.refusals.first(peer, &mut requests).await?;
+        let hello = match first.and_then(|request| request.message) {
             Some(Message::Hello(hello)) => hello,
             _ => return Err(Status::invalid_argument("the first message of a feed is its hello")),
         };
@@ -169,6 +164,8 @@ impl Worker for FeedService {
         task::spawn("feed-replies", pump(Arc::clone(&replies), out.clone()));
         let feed = Feed {
             ingest: hello.ingest,
+            peer,
+            refusals: self.refusals.clone(),
             columns: self.job.core.columns.len(),
             routes: self.routes.clone(),
             asker: Asker { replies, partitions: Vec::new() },
@@ -194,6 +191,8 @@ async fn pump(replies: Arc<Replies>, out: mpsc::Sender<Result<v1::FeedResponse, 
 /// One stream.
 struct Feed {
     ingest: u64,
+    peer: Option<SocketAddr>,
+    refusals: Refusals,
     columns: usize,
     routes: watch::Receiver<Routes>,
     asker: Asker,
@@ -212,6 +211,7 @@ impl Feed {
         match self.read(&mut requests).await {
             Ok(()) => tracing::info!(ingest = self.ingest, "an ingest has closed its stream"),
             Err(status) => {
+                self.refusals.refuse_message(self.peer, &status);
                 tracing::warn!(ingest = self.ingest, error = %status.message(), "the stream of an ingest ended");
                 // Where the ingest is gone it cannot hear why.
                 let _ = out.try_send(Err(status));

@@ -14,16 +14,13 @@ use tidegate_proto::{
     WireError, convert,
     v1::{self, coordinator_client::CoordinatorClient, worker_directive::Message, worker_report},
 };
-use tidegate_runtime::rounds::Rounds;
+use tidegate_runtime::{grpc::Peer, rounds::Rounds};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Code, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
     error::Error,
@@ -42,7 +39,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The link to the coordinator.
 pub(crate) struct Registration {
-    pub(crate) coordinators: Rounds<Endpoint>,
+    pub(crate) coordinators: Rounds<Peer>,
     /// What each hello begins with: fingerprint, name, address, incarnation.
     pub(crate) hello: v1::WorkerHello,
     pub(crate) stats: Arc<Stats>,
@@ -101,17 +98,16 @@ impl Registration {
     }
 
     async fn serve(&mut self) -> Result<Ended, Ended> {
-        let Some(endpoint) = self.coordinators.current() else {
+        let Some(peer) = self.coordinators.current() else {
             return Err(Status::unavailable("there is no address of a coordinator").into());
         };
-        let Some(connected) = discarding(&mut self.reports, endpoint.connect()).await else {
+        let Some(connected) = discarding(&mut self.reports, peer.connect()).await else {
             return Ok(Ended::Finished);
         };
-        let channel =
-            connected.map_err(|error| Status::unavailable(format!("{error}: {:?}", endpoint.uri())))?;
+        let channel = connected?;
         let (out, mut directives) = tokio::select! {
             greeted = timeout(WELCOME, self.greeted(channel)) => greeted
-                .map_err(|_| Status::unavailable(format!("no welcome in time: {:?}", endpoint.uri())))??,
+                .map_err(|_| Status::unavailable(format!("no welcome in time: {}", peer.uri())))??,
             () = self.roster_is_gone() => return Ok(Ended::Finished),
         };
         self.coordinators.succeeded();

@@ -3,7 +3,7 @@
 //! The shards start once the coordinator has said which job record they are of. The process ends when all of them are left:
 //! the roster first, and with its channels the server and the link.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -13,9 +13,11 @@ use tidegate_kafka::KafkaConfig;
 use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
+    grpc::{Incoming, Limits, Peer, Refusals},
     metrics::{self, Readiness},
     rounds::Rounds,
     task::{self, Outcome, Shutdown, Tasks},
+    tls::Tls,
 };
 use tidegate_store::Stores;
 use tokio::{
@@ -23,7 +25,6 @@ use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
 };
-use tonic::transport::Endpoint;
 
 use crate::{
     config::Config,
@@ -54,7 +55,8 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     tracing::info!(address = %endpoint.address(), "serving metrics");
     let settings = Settings {
         state: config.state_directory(&job.name),
-        kafka: KafkaConfig::new(&config.common.kafka, format!("tidegate-{}", config.name)),
+        kafka: config.access.config(&config.common.kafka, format!("tidegate-{}", config.name))?,
+        tls: config.common.tls.load()?,
         coordinators: config.common.coordinator,
         listen: config.listen,
         advertise: config.advertise,
@@ -75,6 +77,8 @@ pub struct Settings {
     pub job: Job,
     /// The log.
     pub kafka: KafkaConfig,
+    /// Mutual TLS with coordinators and ingests; without it, plain text.
+    pub tls: Option<Tls>,
     /// Addresses of the coordinators.
     pub coordinators: Vec<String>,
     /// Where to serve ingests.
@@ -97,7 +101,9 @@ pub async fn start(
     readiness: Readiness,
     tasks: &Tasks,
 ) -> Result<(), Error> {
-    let Settings { job, kafka, coordinators, listen, advertise, name, state } = settings;
+    let Settings { job, kafka, tls, coordinators, listen, advertise, name, state } = settings;
+    let refusals = Refusals::default();
+    refusals.register(registry);
     let stats = Arc::new(Stats::new(registry, job.state.memory));
     let job = Arc::new(job);
     let failed = |source| Error::Listen { address: listen, source };
@@ -111,7 +117,10 @@ pub async fn start(
     let (job_id, job_id_known) = watch::channel(None);
     let registration = Registration {
         coordinators: Rounds::new(
-            coordinators.iter().map(|address| endpoint_of(address)).collect::<Result<_, _>>()?,
+            coordinators
+                .iter()
+                .map(|address| coordinator_at(address, tls.clone()))
+                .collect::<Result<_, _>>()?,
         ),
         hello: v1::WorkerHello {
             fingerprint: job.fingerprint(),
@@ -134,25 +143,20 @@ pub async fn start(
         job_id: job_id_known.clone(),
         routes: routes_known,
         streams: Streams::default(),
+        refusals: refusals.clone(),
     };
-    tasks.spawn("feeds", feed::serve(listener, address, feeds));
+    tracing::info!(%address, tls = tls.is_some(), "serving ingests");
+    let incoming_feeds = Incoming::new(listener, tls, refusals, Limits::default());
+    tasks.spawn("feeds", feed::serve(incoming_feeds, feeds));
     let wires = Wires { directives: incoming, reports, routes, announcements };
     let shards = Shards { job, job_id: job_id_known, state, kafka, stats, readiness, wires };
     tasks.spawn("shards", shards.run(tasks.shutdown().clone()));
     Ok(())
 }
 
-/// The endpoint of a coordinator; a dead one is noticed within seconds.
-fn endpoint_of(address: &str) -> Result<Endpoint, Error> {
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri)
-        .map_err(|error| Error::Coordinator { address: address.to_owned(), reason: error.to_string() })?;
-    Ok(endpoint
-        .connect_timeout(Duration::from_secs(3))
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(4))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+fn coordinator_at(address: &str, tls: Option<Tls>) -> Result<Peer, Error> {
+    Peer::new(address, tls)
+        .map_err(|error| Error::Coordinator { address: address.to_owned(), reason: error.to_string() })
 }
 
 /// What the shards are started from.

@@ -63,7 +63,7 @@ impl Running {
                 .map(|number| deployment.start_worker(&format!("worker-{number}")))
                 .collect::<Result<Vec<_>>>()?,
             broker,
-            status: StatusClient::new(&deployment.coordinators)?,
+            status: StatusClient::new(&deployment.coordinators, &deployment.tls)?,
         })
     }
 

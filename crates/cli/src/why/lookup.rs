@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tidegate_core::time::{EventTime, Offset, Partition, Shard};
 use tidegate_job::Job;
-use tidegate_kafka::{Admin, Between, KafkaConfig, PartitionEnds, Record, Step, between};
+use tidegate_kafka::{Access, Admin, Between, KafkaConfig, PartitionEnds, Record, Step, between};
 
 use super::record::Letter;
 use crate::inputs::Inputs;
@@ -50,8 +50,8 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn open(brokers: &str) -> Result<Self> {
-        let kafka = KafkaConfig::new(brokers, "tidegate-why");
+    pub(crate) fn open(brokers: &str, access: &Access) -> Result<Self> {
+        let kafka = access.config(brokers, "tidegate-why")?;
         Ok(Self { admin: Admin::open(&kafka)?, kafka })
     }
 
