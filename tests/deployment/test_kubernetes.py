@@ -177,6 +177,23 @@ def test_selectors_select_the_pods_they_mean(overlays, overlay):
             assert chosen(spread["labelSelector"]) == [name]
 
 
+def test_in_production_secrets_are_files_of_secrets_and_what_is_spoken_is_encrypted(overlays):
+    resources = overlays["production"]
+    assert not of_kind(resources, "Secret"), "a secret in the manifests is none"
+    for workload in ours(resources).values():
+        spec = pod(workload)["spec"]
+        config = accepted(command(workload, resources), ROOT / "docs/jobs/clicks.yaml")
+        mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+        secrets = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+        files = {key: config[key] for key in ["tls_cert", "tls_key", "tls_ca", "kafka_tls_ca", "kafka_sasl_password_file"]}
+        for key, path in files.items():
+            folder, _, _ = path.rpartition("/")
+            wanted = "tidegate-kafka" if key.startswith("kafka") else "tidegate-tls"
+            assert secrets[mounts[folder]] == wanted, key
+        assert (config["kafka_security_protocol"], config["kafka_sasl_username"]) == ("sasl_ssl", "tidegate")
+    assert not any("appProtocol" in port for service in of_kind(resources, "Service") for port in service["spec"]["ports"])
+
+
 def flows(resources):
     """(from, to, port) for every connection between pods that the network policies let through."""
     policies = of_kind(resources, "NetworkPolicy")
