@@ -6,7 +6,7 @@ DURATION ?= 60s
 SECONDS_EACH ?= 60
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny image deployment rules setup
+.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny secrets image deployment rules setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -50,6 +50,10 @@ fmt:
 
 deny:
 	cargo deny check bans licenses sources
+
+secrets: setup ## looks for passwords, keys and tokens in all that was ever committed
+	.ci/tools
+	target/tools/bin/gitleaks git --no-banner --redact --log-level warn .
 
 image: ## needs a container engine
 	docker build -f docker/Dockerfile -t tidegate:dev .
