@@ -58,8 +58,8 @@ impl Admin {
     pub async fn reachable(&self, timeout: Duration) -> Result<()> {
         self.blocking(move |admin| match admin.client.inner().fetch_metadata(None, timeout) {
             Ok(metadata) if !metadata.brokers().is_empty() => Ok(()),
-            Ok(_) => Err(admin.unreachable("the answer names no broker".to_owned())),
-            Err(error) => Err(admin.unreachable(error.to_string())),
+            Ok(_) => Err(why_unreachable(&admin.config, "the answer names no broker".to_owned())),
+            Err(error) => Err(why_unreachable(&admin.config, error.to_string())),
         })
         .await
     }
@@ -271,27 +271,9 @@ impl Admin {
     fn partition_count(&self, topic: &str) -> Result<u32> {
         let unknown = LastComplaint::default();
         match partition_count(self.client.inner(), &self.config.brokers, &unknown, topic, TIMEOUT) {
-            Err(Error::Unreachable { reason, .. }) => Err(self.unreachable(reason)),
+            Err(Error::Unreachable { reason, .. }) => Err(why_unreachable(&self.config, reason)),
             other => other,
         }
-    }
-
-    /// Finds out why no broker answers: a producer, unlike the admin client, hands out what went wrong.
-    fn unreachable(&self, otherwise: String) -> Error {
-        let context = QuietContext::default();
-        let complaint = context.complaint.clone();
-        let probe: Result<BaseProducer<QuietContext>, _> =
-            self.config.client(&[], &[]).create_with_context(context);
-        if let Ok(probe) = probe {
-            let deadline = Deadline::after(PROBE);
-            while complaint.is_none() && !deadline.has_passed() {
-                probe.poll(Duration::from_millis(20));
-            }
-        }
-        let brokers = &self.config.brokers;
-        complaint
-            .error(brokers)
-            .unwrap_or_else(|| Error::Unreachable { brokers: brokers.clone(), reason: otherwise })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -304,6 +286,22 @@ impl Admin {
             Err(_) => Err(Error::code("run an admin request", RDKafkaErrorCode::Fail)),
         }
     }
+}
+
+/// Finds out why no broker answers: a producer, unlike other clients, hands out at once what went wrong.
+pub(crate) fn why_unreachable(config: &KafkaConfig, otherwise: String) -> Error {
+    let context = QuietContext::default();
+    let complaint = context.complaint.clone();
+    let probe: Result<BaseProducer<QuietContext>, _> = config.client(&[], &[]).create_with_context(context);
+    if let Ok(probe) = probe {
+        let deadline = Deadline::after(PROBE);
+        while complaint.is_none() && !deadline.has_passed() {
+            probe.poll(Duration::from_millis(20));
+        }
+    }
+    complaint
+        .error(&config.brokers)
+        .unwrap_or_else(|| Error::Unreachable { brokers: config.brokers.clone(), reason: otherwise })
 }
 
 fn options() -> AdminOptions {

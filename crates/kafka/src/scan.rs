@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tidegate_core::time::{EventTime, Offset, Partition};
 
+use crate::admin::why_unreachable;
 use crate::client::{Deadline, partition_count};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
@@ -53,14 +54,14 @@ impl Place {
 }
 
 pub(crate) struct Scan {
-    brokers: String,
+    config: KafkaConfig,
     consumer: Arc<NativeConsumer>,
 }
 
 impl Scan {
     pub(crate) fn open(config: &KafkaConfig, topic: &str) -> Result<Self> {
         let consumer = NativeConsumer::open(&config.consumer(&config.client_id), topic)?;
-        Ok(Self { brokers: config.brokers.clone(), consumer })
+        Ok(Self { config: config.clone(), consumer })
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -70,7 +71,11 @@ impl Scan {
     pub(crate) fn partitions(&self) -> Result<Vec<Partition>> {
         let complaint = self.consumer.complaint();
         let client = self.consumer.client();
-        let count = partition_count(client, &self.brokers, complaint, self.topic(), REQUEST_TIMEOUT)?;
+        let brokers = &self.config.brokers;
+        let count = match partition_count(client, brokers, complaint, self.topic(), REQUEST_TIMEOUT) {
+            Err(Error::Unreachable { reason, .. }) => return Err(why_unreachable(&self.config, reason)),
+            counted => counted?,
+        };
         Ok((0..count).map(Partition).collect())
     }
 
@@ -193,7 +198,7 @@ impl Scan {
         let waiting = |place: &&Place| place.is_open() && place.stretch.end.is_some();
         let place = places.iter().filter(waiting).max_by_key(|place| place.at_end)?;
         let Stretch { partition, end, .. } = place.stretch;
-        Some(match (place.at_end, self.consumer.complaint().error(&self.brokers)) {
+        Some(match (place.at_end, self.consumer.complaint().error(&self.config.brokers)) {
             (true, _) => Error::OpenTransaction {
                 topic,
                 partition,
