@@ -24,7 +24,7 @@ impl Admin {
             Ok(metadata) => {
                 Ok(metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect())
             }
-            Err(error) => Err(admin.unreachable(error.to_string())),
+            Err(error) => Err(super::why_unreachable(&admin.config, error.to_string())),
         })
         .await
     }
@@ -37,7 +37,7 @@ impl Admin {
     pub async fn topics(&self) -> Result<Vec<String>> {
         self.blocking(|admin| match admin.client.inner().fetch_metadata(None, TIMEOUT) {
             Ok(metadata) => Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()),
-            Err(error) => Err(admin.unreachable(error.to_string())),
+            Err(error) => Err(super::why_unreachable(&admin.config, error.to_string())),
         })
         .await
     }
