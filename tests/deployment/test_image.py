@@ -11,8 +11,9 @@ import pytest
 from conftest import PROGRAMS, ROOT, TOOLS, run
 
 # Of the whole image, uncompressed. Where there are no release programs those of the development profile stand in for them: with
-# their assertions they are a sixth larger (63.3 against 54.9 MB on 2026-11-25).
-LIMIT = {"release": 60_000_000, "debug": 70_000_000}
+# their assertions they were a sixth larger before TLS (63.3 against 54.9 MB on 2026-11-25) and are 76.0 MB with it. What release
+# programs come to with TLS has not been measured: their bound is the one that counts.
+LIMIT = {"release": 60_000_000, "debug": 80_000_000}
 
 
 def programs():
