@@ -60,7 +60,7 @@ pub enum Message {
     Frames(Vec<Frame>),
     Wants(Vec<(Partition, Want)>),
     Credit(u64),
-    Committed(Vec<(Shard, Partition, Offset)>),
+    Committed(Shard, Watermark, Vec<(Partition, Offset)>),
     IngestHello,
     Reports(Vec<Report>),
     Announcement(Announcement),

@@ -47,6 +47,8 @@ pub struct Reading {
     main: Reader,
     catch_up: Reader,
     paused: bool,
+    /// What catches up waits for the shards that it feeds.
+    catch_up_waits: bool,
 }
 
 /// A consumer of one partition; a new start makes what was under way void.
@@ -206,8 +208,9 @@ impl Ingest {
                 }
                 self.look_at_credit(ctx);
             }
-            Message::Committed(positions) => {
-                for (shard, partition, next) in positions {
+            Message::Committed(shard, watermark, positions) => {
+                self.partitions.values_mut().for_each(|reading| reading.source.reached(shard, watermark));
+                for (partition, next) in positions {
                     if let Some(reading) = self.partitions.get_mut(&partition) {
                         reading.source.committed(shard, next);
                     }
@@ -310,8 +313,13 @@ impl Ingest {
             if let Some(announced) = &self.announced {
                 source.announce(announced);
             }
-            let reading =
-                Reading { source, main: Reader::default(), catch_up: Reader::default(), paused: false };
+            let reading = Reading {
+                source,
+                main: Reader::default(),
+                catch_up: Reader::default(),
+                paused: false,
+                catch_up_waits: false,
+            };
             self.partitions.insert(*partition, reading);
         }
         self.ask_all(ctx);
@@ -324,7 +332,10 @@ impl Ingest {
             LaneKind::CatchUp => self.held.catch_up,
         };
         let Some(known) = self.partitions.get_mut(&partition) else { return };
-        let paused = known.paused && lane == LaneKind::Main;
+        let paused = match lane {
+            LaneKind::Main => known.paused,
+            LaneKind::CatchUp => known.catch_up_waits,
+        };
         let Reading { source, main, catch_up, .. } = known;
         let reader = match lane {
             LaneKind::Main => main,
@@ -379,7 +390,12 @@ impl Ingest {
         }
         let tick = ctx.scenario.tick;
         let pause = if ended { ctx.dice.within(tick, 4 * tick) } else { ctx.dice.within(0, tick) };
-        ctx.after(pause, again);
+        let slow = if (partition, lane) == (Partition(0), LaneKind::CatchUp) {
+            ctx.scenario.slow_catch_up
+        } else {
+            0
+        };
+        ctx.after(pause + slow, again);
         self.perform(partition, effects, ctx);
     }
 
@@ -414,6 +430,7 @@ impl Ingest {
                     let reading = ctx.number();
                     self.reader(partition, lane).reading = reading;
                 }
+                Effect::HoldCatchUp(holds) => self.hold_catch_up(partition, holds, ctx),
                 Effect::ProveEnd => {
                     let latency = ctx.latency();
                     ctx.after(latency, Event::EndAsked { ingest: self.id, partition });
@@ -466,8 +483,35 @@ impl Ingest {
         ctx.count(if lane == LaneKind::Main { "main readings" } else { "catch-up readings" });
         ctx.note(|| format!("ingest {} reads p{partition} {lane:?} from {offset}", self.id));
         *self.reader(partition, lane) = Reader { reading, position: offset };
+        if lane == LaneKind::CatchUp {
+            self.set_catch_up_waits(partition, false);
+        }
         let latency = ctx.latency();
         ctx.after(latency, Event::Read { ingest: self.id, partition, lane, reading });
+    }
+
+    fn hold_catch_up(&mut self, partition: Partition, holds: bool, ctx: &mut Context) {
+        ctx.note(|| format!("ingest {} p{partition} catch-up waits: {holds}", self.id));
+        let broken = match ctx.mutation {
+            Some(Mutation::CatchUpRunsAhead) => holds,
+            Some(Mutation::CatchUpIsNotReadOn) => !holds,
+            _ => false,
+        };
+        if holds {
+            ctx.count("catch-up readings that waited");
+        }
+        if holds && ctx.is_mutated(Mutation::CatchUpHoldsTheSlowest) {
+            self.partitions.values_mut().for_each(|reading| reading.catch_up_waits = true);
+        }
+        if !broken {
+            self.set_catch_up_waits(partition, holds);
+        }
+    }
+
+    fn set_catch_up_waits(&mut self, partition: Partition, waits: bool) {
+        if let Some(reading) = self.partitions.get_mut(&partition) {
+            reading.catch_up_waits = waits;
+        }
     }
 
     /// A lane waits while a worker that it feeds has no credit.

@@ -23,6 +23,12 @@ pub enum Mutation {
     PausesHoldTheSlowest,
     /// §4: a paused partition is not read again.
     PausesAreNeverLifted,
+    /// §4: what catches up does not wait for the shards that it feeds.
+    CatchUpRunsAhead,
+    /// §4: what catches up waits, and is not read on.
+    CatchUpIsNotReadOn,
+    /// §4: what catches up waits for the shard that waits for it.
+    CatchUpHoldsTheSlowest,
     /// §1: the epoch of a reader that has expired is remembered.
     EpochsAreRemembered,
     /// §5: an announcement counts by its version, whatever its term.

@@ -38,6 +38,7 @@
 //! | 4 | blocked is not idle | core `a_held_partition_is_blocked_and_its_timer_starts_anew`: at its end a held partition is idle all the same, so that nothing breaks |
 //! | 4 | a raise is for the position at which the partition is idle | core `a_raise_is_for_an_idle_partition_at_its_position_and_goes_behind_its_records` |
 //! | 4 | what W waits for is never paused | `what_the_watermark_waits_for_is_not_paused`, `a_pause_is_lifted` |
+//! | 4 | what catches up waits for the shards that it feeds, but for the slowest | `what_catches_up_waits_for_its_shards`, `what_catches_up_is_read_on`, `what_a_shard_waits_for_is_read_on` |
 //! | 4 | a pause only for what N records agree on | core `coordinator::tests`, `tracker::tests` |
 //! | 5 | ownership is the transactional id | `an_older_owner_is_fenced`, `a_zombie_ends` |
 //! | 5 | a fenced owner drops the shard, and never takes it back by itself | worker `a_zombie_is_fenced_and_drops_the_shard`: broken, owners fence each other for a while, and results stay right |
@@ -61,7 +62,7 @@
 //! | 7 | reorder: purged by X, never deleted by name; resumed where it stopped | `what_is_gone_is_in_the_delta`, `reordering_resumes_where_the_last_commit_ended` |
 //!
 //! Not built, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions, decision
-//! 0003), credit withheld for drift in catch-up, sliding buffers, replay.
+//! 0003), sliding buffers, replay.
 
 use crate::{
     changelog::JOB,
@@ -438,6 +439,57 @@ fn a_stuck_worker_does_not_hold_the_others() {
     assert_eq!(world.ctx.census["workers parked"], 1);
     catches_up(world);
     assert!(beside_a_stuck_worker(terms, Some(Mutation::NobodyIsParked)).2);
+}
+
+/// A worker is away for two seconds, and the first partition is slow to catch up. Gives how far what catches up in the others
+/// was above the shards that it feeds, at most.
+fn furthest_catch_up(mutation: Option<Mutation>) -> (i64, World) {
+    let mut scenario = Scenario { batch: 1, slow_catch_up: 40, ..Scenario::plain() };
+    scenario.assignment.return_timeout_ms = 60_000;
+    (scenario.watermark.max_drift, scenario.timing.max_drift) = (Some(DRIFT), Some(DRIFT));
+    let mut world = World::of(scenario, Dice::new(3), mutation, true);
+    world.run_until(600);
+    let lost = *world.workers.keys().next().unwrap();
+    let name = world.workers[&lost].name.clone();
+    world.stop_worker(lost);
+    world.run_until(2_600);
+    world.start(Role::Worker(name));
+    let mut furthest = 0;
+    for time in (2_610..4_600).step_by(10) {
+        world.run_until(time);
+        let readings = world.ingests.values().flat_map(|ingest| ingest.partitions.values());
+        for lane in readings.filter_map(|reading| reading.source.catch_up()) {
+            for shard in lane.shards() {
+                let reached = world.ctx.ledger.state(shard).watermark();
+                let ahead =
+                    lane.tracker().watermark().zip(reached).map(|(read, reached)| read.since(reached).0);
+                furthest = furthest.max(ahead.unwrap_or_default());
+            }
+        }
+    }
+    (furthest, world)
+}
+
+const DRIFT: Span = Span(200);
+
+#[test]
+fn what_catches_up_waits_for_its_shards() {
+    let (furthest, mut world) = furthest_catch_up(None);
+    assert!(furthest < 2 * DRIFT.0, "it was {furthest} ms ahead");
+    world.run();
+    assert!(world.ctx.census["catch-up readings that waited"] > 0);
+    let (furthest, _) = furthest_catch_up(Some(Mutation::CatchUpRunsAhead));
+    assert!(furthest > 4 * DRIFT.0, "without the rule it would have been far ahead, and not {furthest} ms");
+}
+
+#[test]
+fn what_catches_up_is_read_on() {
+    shows(Mutation::CatchUpIsNotReadOn, &["quiescence"]);
+}
+
+#[test]
+fn what_a_shard_waits_for_is_read_on() {
+    shows(Mutation::CatchUpHoldsTheSlowest, &["quiescence"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
 const EXERCISED: [&str; 32] = [
     "catch-up readings",
+    "catch-up readings that waited",
     "closings over several commits",
     "commits",
     "commits aborted",

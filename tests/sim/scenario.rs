@@ -53,6 +53,8 @@ pub struct Scenario {
     pub delay: u64,
     /// Records in a batch of a reader.
     pub batch: usize,
+    /// What catches up in the first partition takes so much longer for a batch.
+    pub slow_catch_up: u64,
     /// How much may be under way to a worker, and when it is parked.
     pub credit: Terms,
     /// Frames lose the payloads that they bring unasked, as if ingest had not seen that they may be needed.
@@ -136,8 +138,9 @@ impl Scenario {
         let learns = adaptive && dice.chance(200);
         let tied = new_partitions > 0 || dice.chance(500);
         let report_interval = dice.within(60, 150);
+        let max_drift = dice.chance(200).then(|| Span(dice.signed(100, 2_000)));
         let watermark = WatermarkConfig {
-            max_drift: dice.chance(200).then(|| Span(dice.signed(100, 2_000))),
+            max_drift,
             report_interval_ms: report_interval,
             coalesce_ms: dice.within(0, 20),
             ..WatermarkConfig::of(&job)
@@ -168,7 +171,7 @@ impl Scenario {
                 min_interval: dice.within(1, 25),
                 heartbeat: dice.within(100, 600),
             },
-            timing: Timing { start_grace: dice.within(100, 500), report_interval },
+            timing: Timing { start_grace: dice.within(100, 500), report_interval, max_drift },
             watermark,
             assignment: AssignmentConfig {
                 grace_ms: dice.within(100, 400),
@@ -180,6 +183,7 @@ impl Scenario {
             tick: dice.within(5, 30),
             delay: *dice.pick(&[3, 20, 80]),
             batch: dice.within(1, 20) as usize,
+            slow_catch_up: 0,
             credit: Terms {
                 window: *dice.pick(&[700, 4_000, 100_000]),
                 patience: *dice.pick(&[10, 60, 400]),
@@ -233,7 +237,7 @@ impl Scenario {
             limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20, ..Limits::default() },
             memory: None,
             pace: Pace { commit_interval: 50, min_interval: 10, heartbeat: 200 },
-            timing: Timing { start_grace: 300, report_interval: 100 },
+            timing: Timing { start_grace: 300, report_interval: 100, max_drift: None },
             assignment: AssignmentConfig {
                 grace_ms: 200,
                 settle_ms: 50,
@@ -244,6 +248,7 @@ impl Scenario {
             tick: 10,
             delay: 5,
             batch: 10,
+            slow_catch_up: 0,
             credit: Terms::of_window(100_000),
             bare: false,
             chunk: 4_000,

@@ -616,10 +616,10 @@ impl Worker {
                 for (link, bytes) in credit {
                     self.credit(link, bytes, ctx);
                 }
-                let positions: Vec<_> =
-                    committed.positions.into_iter().map(|(p, next)| (shard, p, next)).collect();
                 for link in self.feeds.keys() {
-                    ctx.send(*link, self.process(), Message::Committed(positions.clone()));
+                    let positions = committed.positions.clone();
+                    let message = Message::Committed(shard, committed.watermark, positions);
+                    ctx.send(*link, self.process(), message);
                 }
                 self.pump(shard, ctx);
             }

@@ -105,6 +105,11 @@ impl Lane {
         self.bytes
     }
 
+    /// The shards that it feeds.
+    pub fn shards(&self) -> impl Iterator<Item = Shard> {
+        self.sessions.iter().flat_map(|session| session.shards.iter().copied())
+    }
+
     pub(crate) fn sessions(&self) -> &[Session] {
         &self.sessions
     }

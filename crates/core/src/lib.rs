@@ -10,6 +10,7 @@ pub mod block;
 pub mod coordinator;
 pub mod credit;
 pub mod dead_letter;
+pub mod drift;
 pub mod entry;
 pub mod frame;
 pub mod future;

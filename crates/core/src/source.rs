@@ -9,6 +9,8 @@
 //! Effects come back from each call; the shell performs them. Records of a lane must come in order from the offset named in its
 //! start effect; a new start of the catch-up reader replaces the one before.
 
+mod align;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -21,8 +23,9 @@ use crate::{
     job::JobSpec,
     lane::{Lane, RejectedRecord, Row, WorkerRef},
     skew::Skew,
-    time::{EventTime, Offset, Partition, Shard, Tick, Watermark},
+    time::{EventTime, Offset, Partition, Shard, Span, Tick, Watermark},
 };
+use align::Alignment;
 
 /// What a worker says of one shard and this partition: feed it from `next` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub enum Effect {
     Start(LaneKind, Offset),
     /// Stop reading the lane.
     Stop(LaneKind),
+    /// Read the catch-up lane no further for now, or read it on. A start or a stop ends the waiting too.
+    HoldCatchUp(bool),
     /// Ask the broker for the end of the partition, and give the answer to [`SourcePartition::end_proven`].
     ProveEnd,
     /// Tell the worker of a session before its first frame.
@@ -94,6 +99,7 @@ pub struct SourcePartition {
     main: Option<Lane>,
     catch_up: Option<Lane>,
     sessions: u64,
+    alignment: Alignment,
     announced: Option<Announcement>,
     activity: Activity,
     reported: Option<(Report, Tick)>,
@@ -102,18 +108,20 @@ pub struct SourcePartition {
     observed: (Observed, Tick),
 }
 
-/// Spans of the reader, in ms.
+/// Spans of the reader: of its own time in ms, but for the drift, which is of event time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// How long to wait for the positions of shards that have not been heard of.
     pub start_grace: u64,
     /// A report is repeated this often without a change.
     pub report_interval: u64,
+    /// How far what catches up may be above the shards that it feeds; `None`: as far as it comes.
+    pub max_drift: Option<Span>,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { start_grace: 3_000, report_interval: 500 }
+        Self { start_grace: 3_000, report_interval: 500, max_drift: None }
     }
 }
 
@@ -156,6 +164,7 @@ impl SourcePartition {
             main: None,
             catch_up: None,
             sessions: 0,
+            alignment: Alignment::default(),
             announced: None,
             activity,
             reported: None,
@@ -215,6 +224,7 @@ impl SourcePartition {
             }
             self.known.insert(want.shard, want.assignment);
             self.wants.insert(want.shard, (worker, *want));
+            self.alignment.begins(want.shard, want.watermark);
             moves.insert(want.shard);
         }
         self.close(|_, shard| moves.contains(&shard), &mut effects);
@@ -271,6 +281,7 @@ impl SourcePartition {
         self.open_sessions(effects);
         if self.catch_up.as_ref().is_some_and(|lane| lane.sessions().is_empty()) {
             self.catch_up = None;
+            self.alignment.restarted();
             effects.push(Effect::Stop(LaneKind::CatchUp));
         }
     }
@@ -281,6 +292,7 @@ impl SourcePartition {
         self.assigned_at = now;
         effects.push(Effect::Stop(LaneKind::Main));
         if let Some(lane) = self.catch_up.take() {
+            self.alignment.restarted();
             effects.push(Effect::Stop(LaneKind::CatchUp));
             if !lane.sessions().is_empty() {
                 self.begin_main(lane, now, effects);
@@ -342,6 +354,7 @@ impl SourcePartition {
         let lane = self.catch_up.get_or_insert_with(|| Lane::new(&self.job, self.partition, from, seed));
         if behind {
             lane.rewind(&self.job, from, seed);
+            self.alignment.restarted();
             effects.push(Effect::Start(LaneKind::CatchUp, from));
         }
         lane
@@ -459,6 +472,7 @@ impl SourcePartition {
         self.cut(LaneKind::Main, effects);
         if let (Some(main), Some(done)) = (self.main.as_mut(), self.catch_up.take()) {
             main.adopt(done);
+            self.alignment.restarted();
             effects.push(Effect::Stop(LaneKind::CatchUp));
         }
     }
@@ -494,8 +508,11 @@ impl SourcePartition {
         let Some(lane) = self.lane_mut(kind) else { return 0 };
         let lost = start.0.saturating_sub(lane.position().0);
         self.end(kind, start, effects);
-        if let Some(lane) = self.lane_mut(kind) {
-            effects.push(Effect::Start(kind, lane.position()));
+        if let Some(position) = self.lane_mut(kind).map(|lane| lane.position()) {
+            if kind == LaneKind::CatchUp {
+                self.alignment.restarted();
+            }
+            effects.push(Effect::Start(kind, position));
         }
         lost
     }
@@ -560,6 +577,13 @@ impl SourcePartition {
         self.announced = Some(announcement.clone());
     }
 
+    /// A shard has committed W_s: of interest while something catches up.
+    pub fn reached(&mut self, shard: Shard, watermark: Watermark) {
+        if self.catch_up.is_some() {
+            self.alignment.reached(shard, watermark);
+        }
+    }
+
     /// A shard's commit made everything below `next` durable.
     pub fn committed(&mut self, shard: Shard, next: Offset) {
         let known = self.committed.entry(shard).or_default();
@@ -582,6 +606,7 @@ impl SourcePartition {
         self.look_for_idleness(now, &mut effects);
         self.cut(LaneKind::CatchUp, &mut effects);
         self.cut(LaneKind::Main, &mut effects);
+        effects.extend(self.align().map(Effect::HoldCatchUp));
         self.report(now, &mut effects);
         effects
     }

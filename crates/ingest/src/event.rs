@@ -5,7 +5,7 @@ use tidegate_core::{
     block::JobId,
     lane::WorkerRef,
     source::Want,
-    time::{Offset, Partition, Shard},
+    time::{EventTime, Offset, Partition, Shard},
 };
 use tidegate_kafka::{PartitionEnds, TopicId};
 use tidegate_proto::v1;
@@ -54,8 +54,13 @@ pub(crate) enum Event {
         /// As counted by `Frame::cost`.
         bytes: u64,
     },
-    /// Positions are durable.
-    Committed(Vec<(Shard, Partition, Offset)>),
+    /// Shards have committed.
+    Committed {
+        /// Positions that are durable.
+        positions: Vec<(Shard, Partition, Offset)>,
+        /// W_s.
+        watermarks: Vec<(Shard, EventTime)>,
+    },
     /// A stream to a worker is gone; its link connects again by itself.
     WorkerDown {
         /// The connection.

@@ -116,6 +116,7 @@ impl Reading {
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
         let ahead = Ahead::new(parts.job.core.watermark.max_future_skew);
+        let timing = Timing { max_drift: parts.job.max_drift, ..Timing::default() };
         Self {
             ahead,
             extractor: parts.extractor,
@@ -130,7 +131,7 @@ impl Reading {
             partitions: BTreeMap::new(),
             paused: BTreeMap::new(),
             readings: 0,
-            timing: Timing::default(),
+            timing,
             term: Term::default(),
             starting: HashMap::new(),
             announced: None,
@@ -225,10 +226,15 @@ impl Reading {
                 self.outbox.give_back(connection, bytes, self.now());
                 self.look_at_credit();
             }
-            Event::Committed(positions) => {
+            Event::Committed { positions, watermarks } => {
                 for (shard, partition, next) in positions {
                     if let Some(source) = self.partitions.get_mut(&partition) {
                         source.committed(shard, next);
+                    }
+                }
+                for source in self.partitions.values_mut() {
+                    for (shard, watermark) in &watermarks {
+                        source.reached(*shard, Some(*watermark));
                     }
                 }
             }
@@ -577,6 +583,7 @@ impl Reading {
                 Effect::Start(kind, offset) => self.start(kind, partition, offset),
                 Effect::Stop(LaneKind::Main) => self.main.control().stop(partition),
                 Effect::Stop(LaneKind::CatchUp) => self.catch_up.unassign(partition),
+                Effect::HoldCatchUp(holds) => self.hold_catch_up(partition, holds),
                 Effect::ProveEnd => self.prove_end(partition),
                 Effect::Open(connection, opening) => {
                     if !self.outbox.open(connection, &opening) {
@@ -604,6 +611,16 @@ impl Reading {
                 }
             }
             LaneKind::CatchUp => self.catch_up.assign(partition, offset),
+        }
+    }
+
+    fn hold_catch_up(&self, partition: Partition, holds: bool) {
+        tracing::debug!(partition = partition.0, holds, "alignment of what catches up");
+        let control = self.catch_up.control();
+        if holds {
+            control.pause(partition);
+        } else {
+            control.resume(partition);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tidegate_core::{
     lane::WorkerRef,
-    time::{Offset, Partition, Shard},
+    time::{EventTime, Offset, Partition, Shard},
 };
 use tidegate_proto::{convert, v1};
 use tidegate_runtime::{backoff::Backoff, grpc::Peer};
@@ -95,9 +95,13 @@ fn event_of(connection: WorkerRef, response: v1::FeedResponse) -> Result<Option<
         Some(Message::Credit(credit)) => Some(Event::Credit { connection, bytes: credit.bytes }),
         Some(Message::Committed(committed)) => {
             let positions = committed.positions.into_iter();
-            Some(Event::Committed(
-                positions.map(|p| (Shard(p.shard), Partition(p.partition), Offset(p.next))).collect(),
-            ))
+            let watermarks = committed.watermarks.into_iter();
+            Some(Event::Committed {
+                positions: positions
+                    .map(|p| (Shard(p.shard), Partition(p.partition), Offset(p.next)))
+                    .collect(),
+                watermarks: watermarks.map(|w| (Shard(w.shard), EventTime(w.watermark_ms))).collect(),
+            })
         }
         Some(Message::Welcome(_)) | None => None,
     })

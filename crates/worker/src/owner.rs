@@ -377,7 +377,7 @@ impl<'a> Owner<'a> {
         for asker in &self.actor.askers {
             let positions = committed.positions.iter().copied();
             let read_there = positions.filter(|(partition, _)| asker.partitions.contains(partition));
-            asker.replies.committed(self.actor.shard, read_there);
+            asker.replies.committed(self.actor.shard, read_there, committed.watermark);
         }
         if let Some(before) = committed.truncate_before.filter(|before| *before > Offset(0)) {
             self.truncate(before);

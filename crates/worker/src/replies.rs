@@ -12,7 +12,7 @@ use std::{
 
 use tidegate_core::{
     source::Want,
-    time::{Offset, Partition, Shard},
+    time::{EventTime, Offset, Partition, Shard, Watermark},
 };
 use tidegate_proto::{convert, v1};
 use tokio::sync::Notify;
@@ -29,6 +29,7 @@ pub(crate) struct Replies {
 struct Waiting {
     wants: BTreeMap<(Partition, Shard), Want>,
     committed: BTreeMap<(Shard, Partition), Offset>,
+    reached: BTreeMap<Shard, EventTime>,
     credit: u64,
     closed: bool,
 }
@@ -41,9 +42,17 @@ impl Replies {
         });
     }
 
-    /// Tells which positions of a shard are durable.
-    pub(crate) fn committed(&self, shard: Shard, positions: impl Iterator<Item = (Partition, Offset)>) {
-        self.change(|waiting| waiting.committed.extend(positions.map(|(p, next)| ((shard, p), next))));
+    /// Tells which positions and which watermark of a shard are durable.
+    pub(crate) fn committed(
+        &self,
+        shard: Shard,
+        positions: impl Iterator<Item = (Partition, Offset)>,
+        watermark: Watermark,
+    ) {
+        self.change(|waiting| {
+            waiting.committed.extend(positions.map(|(p, next)| ((shard, p), next)));
+            waiting.reached.extend(watermark.map(|watermark| (shard, watermark)));
+        });
     }
 
     /// Whether the stream has ended: nothing said here is heard any more.
@@ -113,14 +122,22 @@ impl Waiting {
         if self.credit > 0 {
             messages.push(Message::Credit(v1::Credit { bytes: std::mem::take(&mut self.credit) }));
         }
-        if !self.committed.is_empty() {
+        if !self.committed.is_empty() || !self.reached.is_empty() {
             let positions = std::mem::take(&mut self.committed).into_iter();
             let positions = positions.map(|((shard, partition), next)| v1::CommittedPosition {
                 shard: shard.0,
                 partition: partition.0,
                 next: next.0,
             });
-            messages.push(Message::Committed(v1::Committed { positions: positions.collect() }));
+            let reached = std::mem::take(&mut self.reached).into_iter();
+            let watermarks = reached.map(|(shard, watermark)| v1::CommittedWatermark {
+                shard: shard.0,
+                watermark_ms: watermark.millis(),
+            });
+            messages.push(Message::Committed(v1::Committed {
+                positions: positions.collect(),
+                watermarks: watermarks.collect(),
+            }));
         }
         messages.into_iter().map(|message| v1::FeedResponse { message: Some(message) }).collect()
     }
@@ -193,7 +210,8 @@ mod tests {
         let replies = Arc::new(Replies::default());
         replies.want(Partition(1), want(2, 5));
         replies.want(Partition(1), want(2, 9));
-        replies.committed(Shard(2), [(Partition(1), Offset(4)), (Partition(1), Offset(8))].into_iter());
+        replies.committed(Shard(2), [(Partition(1), Offset(4))].into_iter(), Some(EventTime(70)));
+        replies.committed(Shard(2), [(Partition(1), Offset(8))].into_iter(), Some(EventTime(90)));
         let mut held = Held::default();
         held.hold(Permit::new(&replies, 100));
         held.hold(Permit::new(&replies, 20));
@@ -207,6 +225,8 @@ mod tests {
         assert_eq!(wants.wants.iter().map(|want| want.next).collect::<Vec<_>>(), [9]);
         assert_eq!(credit.bytes, 3, "what is held is not given back");
         assert_eq!(committed.positions.iter().map(|position| position.next).collect::<Vec<_>>(), [8]);
+        let watermarks = committed.watermarks.iter().map(|reached| (reached.shard, reached.watermark_ms));
+        assert_eq!(watermarks.collect::<Vec<_>>(), [(2, 90)]);
         drop(held);
         assert_eq!(said(&replies).await, [Message::Credit(v1::Credit { bytes: 120 })]);
     }

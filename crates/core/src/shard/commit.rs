@@ -11,7 +11,7 @@ use crate::{
     ordered::{Buffered, Place},
     runs::{Merge, MergedRow, Part, Unreadable, Walk as RunWalk},
     sessions::{Session, Sessions},
-    time::{EventTime, Offset, Partition},
+    time::{EventTime, Offset, Partition, Watermark},
 };
 
 /// Which result of a window this is.
@@ -94,6 +94,8 @@ pub struct Spilled {
 pub struct Committed {
     /// Positions that moved: all below is durable.
     pub positions: Vec<(Partition, Offset)>,
+    /// W_s as of the commit.
+    pub watermark: Watermark,
     /// Changelog records before this offset are no longer needed.
     pub truncate_before: Option<Offset>,
 }
@@ -102,6 +104,7 @@ pub struct Committed {
 pub(super) struct InFlight {
     sequence: u64,
     positions: Vec<(Partition, Offset)>,
+    watermark: Watermark,
 }
 
 /// A rolling snapshot under way: the log may begin at its first block once its last is committed.
@@ -217,7 +220,8 @@ impl ShardMachine {
             let parts = self.state.runs.parts().filter(|part| part.run == run).map(Arc::clone);
             Box::new(Spilled { parts: parts.collect(), small: self.state.small_entries() })
         });
-        self.in_flight = Some(InFlight { sequence: self.state.sequence, positions });
+        let (sequence, watermark) = (self.state.sequence, self.state.watermark);
+        self.in_flight = Some(InFlight { sequence, positions, watermark });
         let out = std::mem::take(&mut self.out);
         Some(Commit {
             results: out.results,
@@ -359,7 +363,8 @@ impl ShardMachine {
         };
         self.close();
         self.advance();
-        Committed { positions: in_flight.positions, truncate_before: self.end_of_cycle(sequence, offset) }
+        let InFlight { positions, watermark, .. } = in_flight;
+        Committed { positions, watermark, truncate_before: self.end_of_cycle(sequence, offset) }
     }
 
     fn end_of_cycle(&mut self, sequence: u64, offset: Offset) -> Option<Offset> {
