@@ -1,5 +1,6 @@
 //! Cost of one announcement round: every partition reports, the machine ticks, announces, and the announcement is copied
-//! for each worker. `cargo run --release -p tidegate-core --example announce_round`
+//! for each worker; with fewer partitions too, to see how it grows. And the memory that the machine takes.
+//! `cargo run --release -p tidegate-core --example announce_round`
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -14,11 +15,19 @@ use tidegate_core::coordinator::{ReaderId, WatermarkConfig, WatermarkMachine};
 use tidegate_core::job::OnQuiet;
 use tidegate_core::time::{EventTime, Offset, Partition, Span, Tick};
 
-const PARTITIONS: u32 = 10_000;
 const WORKERS: usize = 100;
 const ROUNDS: u32 = 200;
 
 fn main() {
+    // Once without looking: the first to run finds a cold machine.
+    measure(1_000);
+    for partitions in [1_000, 2_500, 10_000] {
+        println!("announce_round: {}", measure(partitions));
+    }
+}
+
+fn measure(partitions: u32) -> String {
+    let before = resident_kib();
     let mut machine = WatermarkMachine::new(
         Term(1),
         WatermarkConfig {
@@ -30,12 +39,12 @@ fn main() {
             coalesce_ms: 10,
         },
     );
-    machine.metadata(PARTITIONS);
+    machine.metadata(partitions);
     let (mut reports, mut rounds, mut copies) = (0.0, 0.0, 0.0);
     for round in 1..=ROUNDS {
         let now = Tick(u64::from(round) * 10);
         let start = Instant::now();
-        for partition in 0..PARTITIONS {
+        for partition in 0..partitions {
             // Every tenth is idle, another tenth each round.
             let state =
                 if partition % 10 == round % 10 { PartitionState::Idle } else { PartitionState::Active };
@@ -68,10 +77,20 @@ fn main() {
         copies += start.elapsed().as_secs_f64();
     }
     let rounds_ms = |seconds: f64| seconds * 1000.0 / f64::from(ROUNDS);
-    println!(
-        "{PARTITIONS} partitions: reports {:.3} ms, tick + announce {:.3} ms, {WORKERS} copies {:.3} ms a round",
+    let memory = resident_kib().saturating_sub(before);
+    black_box(&machine);
+    format!(
+        "partitions={partitions} workers={WORKERS} ms_a_round={:.3} (reports {:.3}, tick and announce {:.3}, copies {:.3}) memory_kib={memory}",
+        rounds_ms(reports + rounds + copies),
         rounds_ms(reports),
         rounds_ms(rounds),
         rounds_ms(copies)
-    );
+    )
+}
+
+/// What the process has in memory.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }
