@@ -10,6 +10,7 @@ mod clicks;
 mod cold_start;
 mod coordinators;
 mod dev;
+mod drifting;
 mod flights;
 mod formats;
 mod hostile;

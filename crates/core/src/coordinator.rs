@@ -123,6 +123,8 @@ pub struct WatermarkMachine {
     seen: Option<EventTime>,
     quiet: Option<Quiet>,
     pace: Pace,
+    /// The least watermark that was reported before W was defined: until then drift is measured from it.
+    beginning: Watermark,
     /// A reader came or went since the last tick: every pause is lifted and judged anew.
     lift_pauses: bool,
 }
@@ -143,6 +145,7 @@ impl WatermarkMachine {
             seen: None,
             quiet: None,
             pace: Pace::default(),
+            beginning: None,
             lift_pauses: false,
         }
     }

@@ -391,6 +391,23 @@ fn before_there_is_a_watermark_drift_is_measured_from_the_least_known() {
 }
 
 #[test]
+fn before_there_is_a_watermark_partitions_wait_near_where_the_first_began() {
+    let mut m = machine(3, WatermarkConfig { max_drift: Some(Span(100)), ..config() });
+    m.report(A, &active(0, 1_000, 1), Tick(0));
+    m.report(A, &active(1, 1_050, 1), Tick(0));
+    m.tick(Tick(0), NO_CLOCK);
+    // Nobody has read partition 2.
+    m.report(A, &active(0, 1_101, 2), Tick(1));
+    m.report(A, &active(1, 1_100, 2), Tick(1));
+    assert_eq!(m.tick(Tick(1), NO_CLOCK), [WatermarkEffect::Pause { reader: A, partition: Partition(0) }]);
+    m.report(B, &active(2, 1_040, 1), Tick(2));
+    m.tick(Tick(2), NO_CLOCK);
+    m.tick(Tick(3), NO_CLOCK);
+    assert_eq!(m.watermark(), Some(EventTime(1_040)));
+    assert!(!m.explain().partitions[0].paused);
+}
+
+#[test]
 fn a_reader_change_lifts_every_pause() {
     let mut m = machine(3, WatermarkConfig { max_drift: Some(Span(100)), ..config() });
     m.report(A, &active(0, 0, 1), Tick(0));
