@@ -93,7 +93,7 @@ impl Findings {
                 writeln!(out, "  {:7}  {:11} {}{fix}", finding.level.as_str(), finding.name, finding.text);
         }
         let Self { errors, warnings, findings } = self;
-        let _ = writeln!(out, "{} findings: {errors} errors, {warnings} warnings", findings.len());
+        let _ = writeln!(out, "findings: {}, errors: {errors}, warnings: {warnings}", findings.len());
         out
     }
 }
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(
             findings.render(),
             "source\n  ok       topic       it is there\n  warning  retention   it is short; raise it\n\
-             2 findings: 0 errors, 1 warnings\n"
+             findings: 2, errors: 0, warnings: 1\n"
         );
         assert!(findings.passes(false) && !findings.passes(true));
         assert!(!Findings::of(vec![ok.clone(), error]).passes(false));

@@ -146,7 +146,7 @@ fn key_text(out: &mut String, key: &KeyAnswer) -> std::fmt::Result {
 fn window_text(out: &mut String, window: &WindowAnswer) -> std::fmt::Result {
     writeln!(
         out,
-        "window {} to {}: closes {}",
+        "window {} to {}, closes: {}",
         moment(window.start_ms),
         moment(window.end_ms),
         window.expected

@@ -208,7 +208,7 @@ fn size(group: &'static str, topic: &Topic, found: &FoundTopic, facts: &Facts) -
             format!("max.message.bytes={need}; the smallest of results, dead letters and changelog counts"),
         );
     }
-    Finding::ok(group, "size", format!("{text}: a dead letter is whole"))
+    Finding::ok(group, "size", format!("{text}: the largest record of the source fits, as a dead letter too"))
 }
 
 fn internal(
@@ -266,7 +266,9 @@ fn copies(group: &'static str, topic: &Topic, found: &FoundTopic) -> Finding {
     let in_sync = found.copies.iter().map(|copies| copies.in_sync).min().unwrap_or(0);
     let min_insync = found.number("min.insync.replicas").and_then(|least| usize::try_from(least).ok());
     let least = min_insync.unwrap_or(1);
-    let text = format!("`{name}` has {replicas} copies, {in_sync} in sync, min.insync.replicas is {least}");
+    let text = format!(
+        "copies of `{name}`: {replicas}, of which in sync: {in_sync}; min.insync.replicas is {least}"
+    );
     if in_sync < least {
         return Finding::error(group, "copies", text, "bring its brokers back: nothing can be committed");
     }
