@@ -12,10 +12,10 @@ const RECORDS: i64 = 80_000;
 const KEYS: i64 = 40;
 const WINDOW_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
-/// Each partition holds so much, and begins two hours after the one before.
+/// Each partition holds so much, and begins where the one before ends.
 const SPAN_MS: i64 = 8 * HOUR_MS;
-const APART_MS: i64 = 2 * HOUR_MS;
-/// What is under way between Kafka and the tracker still comes after a pause: up to 32 MiB. The backlog is to be far more.
+/// What is under way between Kafka and the tracker still comes after a pause: 32 MiB, and what is read until the pause is there.
+/// The backlog is to be far more.
 const PADDING: usize = 1_500;
 
 fn job(name: &str, topic: &str, max_drift: &str) -> String {
@@ -43,7 +43,7 @@ fn send_backlog(bootstrap: &str, topic: &str) {
     let padding = "x".repeat(PADDING);
     for at in 0..RECORDS {
         for partition in 0..PARTITIONS {
-            let ts = i64::from(partition) * APART_MS + at * (SPAN_MS / RECORDS);
+            let ts = i64::from(partition) * SPAN_MS + at * (SPAN_MS / RECORDS);
             let value = format!("{{\"user\":\"u{}\",\"ts\":{ts},\"text\":\"{padding}\"}}", at % KEYS);
             loop {
                 let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(&value);
