@@ -14,6 +14,7 @@ mod drifting;
 mod flights;
 mod formats;
 mod hostile;
+mod local_days;
 mod monitoring;
 mod poisoned;
 mod profile;

@@ -120,7 +120,12 @@ fn job() -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        operator: OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) }),
+        operator: OperatorSpec::Windows(WindowSpec {
+            size: Span(10),
+            step: Span(10),
+            offset: Span(0),
+            zone: None,
+        }),
         allowed_lateness: Span(0),
         columns: Vec::new(),
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],

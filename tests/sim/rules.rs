@@ -586,7 +586,7 @@ fn a_seed_replays_exactly() {
 
 #[test]
 fn the_oracle_is_right_by_hand() {
-    let spec = WindowSpec { size: Span(20), step: Span(10), offset: Span(3) };
+    let spec = WindowSpec { size: Span(20), step: Span(10), offset: Span(3), zone: None };
     let ends = |time| crate::oracle::window_ends(&spec, time);
     assert_eq!(ends(0), [EventTime(3), EventTime(13)], "[-17, 3) and [-7, 13)");
     assert_eq!(ends(3), [EventTime(13), EventTime(23)], "half-open");

@@ -211,7 +211,12 @@ impl Scenario {
                 on_future: OnFuture::DeadLetter,
                 reanchor_after: None,
             },
-            operator: OperatorSpec::Windows(WindowSpec { size: Span(200), step: Span(100), offset: Span(0) }),
+            operator: OperatorSpec::Windows(WindowSpec {
+                size: Span(200),
+                step: Span(100),
+                offset: Span(0),
+                zone: None,
+            }),
             allowed_lateness: Span(0),
             columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
             aggregates: vec![AggregateSpec {
@@ -302,7 +307,8 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
             }
         }
     }
-    let fixed = WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)) };
+    let fixed =
+        WindowSpec { size: Span(size), step: Span(step), offset: Span(dice.signed(-50, 50)), zone: None };
     let mut job = JobSpec {
         shards: dice.within(1, 6) as u32,
         watermark: WatermarkSpec {

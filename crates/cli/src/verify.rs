@@ -4,6 +4,7 @@
 //! that contains them, and of each (key, window) the highest revision has to say exactly that.
 
 mod aggregates;
+mod local;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -365,7 +366,9 @@ fn check_late(
     }
     let lateness = job.core.allowed_lateness.millis();
     let ends = match &job.core.operator {
-        OperatorSpec::Windows(spec) => window_ends(spec, parsed.time),
+        OperatorSpec::Windows(spec) => {
+            windows_of(spec, parsed.time).into_iter().map(|(_, end)| end).collect()
+        }
         OperatorSpec::Sessions(spec) => vec![session_end(spec, parsed.time)],
         // Late is what the watermark has passed.
         OperatorSpec::Reorder => vec![parsed.time.saturating_add(1)],
@@ -389,16 +392,20 @@ fn check_late(
     }
 }
 
-fn window_ends(spec: &WindowSpec, time: i64) -> Vec<i64> {
+/// Start and end of each window that holds `time`, by definition.
+fn windows_of(spec: &WindowSpec, time: i64) -> Vec<(i64, i64)> {
     let (size, step, offset) = (spec.size.millis(), spec.step.millis(), spec.offset.millis());
+    if let Some(zone) = spec.zone {
+        return local::windows(zone.name(), (size, step, offset), time);
+    }
     let last_start = (time - offset).div_euclid(step) * step + offset;
-    let mut ends: Vec<i64> = (0..)
+    let mut windows: Vec<_> = (0..)
         .map(|back| last_start - back * step)
         .take_while(|start| start + size > time)
-        .map(|start| start + size)
+        .map(|start| (start, start + size))
         .collect();
-    ends.reverse();
-    ends
+    windows.reverse();
+    windows
 }
 
 fn apply(
@@ -409,11 +416,11 @@ fn apply(
     letter: Option<&Letter>,
     windows: &mut BTreeMap<Window, Inputs>,
 ) {
-    for end in window_ends(spec, parsed.time) {
+    for (start, end) in windows_of(spec, parsed.time) {
         if letter.and_then(|letter| letter.missed).is_some_and(|(_, missed)| end <= missed) {
             continue;
         }
-        let window = (parsed.key.clone(), end - spec.size.millis(), end);
+        let window = (parsed.key.clone(), start, end);
         let inputs = windows.entry(window).or_default();
         inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
     }

@@ -150,15 +150,15 @@ fn window(status: &v1::JobStatus, watermark: &GlobalWatermark, start: i64) -> Re
             "--window: the windows of this job do not start at fixed times; `tidegate why KEY` lists what a key has"
         )
     }
-    if let Err(before) = shard::aligned(&facts, start) {
+    if let Err((before, behind)) = shard::aligned(&facts, start) {
         bail!(
             "no window starts at {}; the ones nearest start at {} and {}",
             moment(start),
             moment(before),
-            moment(before.saturating_add_unsigned(facts.window_step_ms))
+            moment(behind)
         );
     }
-    let end_ms = start.saturating_add_unsigned(facts.window_size_ms);
+    let end_ms = shard::end_of(&facts, start);
     Ok(WindowAnswer {
         start_ms: start,
         end_ms,

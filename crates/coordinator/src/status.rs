@@ -65,6 +65,10 @@ pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
         .to_owned(),
         max_future_skew_ms: core.watermark.max_future_skew.map(millis),
         max_drift_ms: job.max_drift.map(millis),
+        timezone: window
+            .and_then(|window| window.zone)
+            .map(|zone| zone.name().to_owned())
+            .unwrap_or_default(),
     }
 }
 

@@ -77,6 +77,7 @@ fn job() -> JobSpec {
             size: Span(10_000),
             step: Span(10_000),
             offset: Span(0),
+            zone: None,
         }),
         allowed_lateness: Span(5_000),
         columns: vec![ColumnSpec { pointer: "/amount".to_owned(), scale: 2 }],

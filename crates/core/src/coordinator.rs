@@ -62,7 +62,7 @@ pub struct WatermarkConfig {
 impl WatermarkConfig {
     /// The job's values, with a report interval of 300 ms, announcements 10 ms apart and no bound on drift.
     #[must_use]
-    pub const fn of(job: &JobSpec) -> Self {
+    pub fn of(job: &JobSpec) -> Self {
         Self {
             on_quiet: job.watermark.on_quiet,
             delay: job.watermark.strategy.most_delay(),

@@ -253,7 +253,7 @@ mod tests {
         fn purged_ranges_hold_exactly_the_windows_that_ended(
             time in -1_000i64..1_000, purged in -1_000i64..1_000, step in 1i64..30, extra in 0i64..60
         ) {
-            let spec = WindowSpec { size: Span(step + extra), step: Span(step), offset: Span(3) };
+            let spec = WindowSpec { size: Span(step + extra), step: Span(step), offset: Span(3), zone: None };
             let grid = Grid::new(&spec);
             let slice = grid.slice_of(EventTime(time));
             let [rows, revisions, parts, _] = purged_ranges(&OperatorSpec::Windows(spec), EventTime(purged));

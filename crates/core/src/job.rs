@@ -3,6 +3,7 @@
 use crate::{
     time::{EventTime, Span},
     window::Grid,
+    zone::ZoneTable,
 };
 
 /// How far behind the largest event time the watermark of a partition is (spec T4).
@@ -107,9 +108,9 @@ pub enum OperatorSpec {
 impl OperatorSpec {
     /// How long after the last record the last window ends that it can be in.
     #[must_use]
-    pub const fn reach(&self) -> Span {
+    pub fn reach(&self) -> Span {
         match self {
-            Self::Windows(windows) => windows.size,
+            Self::Windows(windows) => windows.longest(),
             Self::Sessions(sessions) => sessions.gap,
             // A record leaves once the watermark has passed it.
             Self::Reorder => Span(1),
@@ -164,6 +165,16 @@ pub struct WindowSpec {
     pub step: Span,
     /// Shift of the grid from the Unix epoch.
     pub offset: Span,
+    /// Whose local time size, step and offset are of; `None`: UTC.
+    pub zone: Option<&'static ZoneTable>,
+}
+
+impl WindowSpec {
+    /// A window is at most this long.
+    #[must_use]
+    pub fn longest(&self) -> Span {
+        Span(self.size.0.saturating_add(self.zone.map_or(0, |zone| zone.spread().0)))
+    }
 }
 
 /// An aggregate of a window.

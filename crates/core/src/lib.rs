@@ -29,3 +29,4 @@ pub mod source;
 pub mod time;
 pub mod tracker;
 pub mod window;
+pub mod zone;

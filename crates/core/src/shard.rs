@@ -340,6 +340,8 @@ impl ShardMachine {
         let mut reader = RowReader::new(&frame.rows, skip);
         let mut applied = 0;
         let mut lacking = None;
+        // The slice of the record before: most are in it too.
+        let mut around = (EventTime(i64::MAX), EventTime(i64::MIN));
         while let Some((row, time, key)) = reader.next_row() {
             if time < self.on_time_from {
                 match self.judge_late(grid, frame, row, time, key) {
@@ -352,7 +354,10 @@ impl ShardMachine {
                 }
             }
             let layout = &self.state.layout;
-            let slice = self.state.slices.slice_mut(grid.slice_of(time));
+            if time < around.0 || around.1 <= time {
+                around = grid.slice_around(time);
+            }
+            let slice = self.state.slices.slice_mut(around.0);
             let summaries = slice.summary_bytes();
             let (mut accumulators, newly_dirty) = slice.row_mut(layout, key);
             layout.add_record(&mut accumulators);

@@ -303,6 +303,8 @@ pub(crate) struct TumblingSection {
     pub(crate) size: DurationText,
     /// Shift of the grid from the Unix epoch, less than `size`. Default `0ms`.
     pub(crate) offset: Option<DurationText>,
+    /// IANA name of the time zone whose local days and hours are meant. Default: UTC.
+    pub(crate) timezone: Option<String>,
 }
 
 /// Windows `[k·step + offset, k·step + offset + size)`.
@@ -315,6 +317,8 @@ pub(crate) struct HoppingSection {
     pub(crate) step: DurationText,
     /// Shift of the grid from the Unix epoch, less than `step`. Default `0ms`.
     pub(crate) offset: Option<DurationText>,
+    /// IANA name of the time zone whose local days and hours are meant. Default: UTC.
+    pub(crate) timezone: Option<String>,
 }
 
 /// Sessions: records of a key less than `gap` apart are in one.

@@ -69,6 +69,10 @@ impl Job {
                 line("window.size_ms", window.size.millis().to_string());
                 line("window.step_ms", window.step.millis().to_string());
                 line("window.offset_ms", window.offset.millis().to_string());
+                // Of UTC it says nothing, as before there were zones.
+                if let Some(zone) = window.zone {
+                    line("window.timezone", quoted(zone.name()));
+                }
             }
             OperatorSpec::Sessions(sessions) => {
                 line("window.session.gap_ms", sessions.gap.millis().to_string());

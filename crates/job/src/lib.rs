@@ -21,6 +21,7 @@ mod report;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 pub use file::JobFile;
 pub use fingerprint::{Difference, first_difference};
@@ -31,3 +32,4 @@ pub use job::{
 pub use quantity::{duration, duration_text};
 pub use report::{Problem, Report};
 pub use schema::json_schema;
+pub use zones::zone;

@@ -86,16 +86,22 @@ impl fmt::Display for Report {
 
 /// What to do about a word that is none of `known`: the nearest one if there is one, else the list.
 pub(crate) fn suggestion(word: &str, known: &[&str]) -> String {
+    nearest(word, known).unwrap_or_else(|| {
+        if known.is_empty() {
+            return "no key is known here: write `{}`".to_owned();
+        }
+        format!("known here: {}", listed(known))
+    })
+}
+
+/// The word that was meant, if one is near.
+pub(crate) fn nearest(word: &str, known: &[&str]) -> Option<String> {
     let nearest = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
         .min()
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1));
-    match nearest {
-        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None if known.is_empty() => "no key is known here: write `{}`".to_owned(),
-        None => format!("known here: {}", listed(known)),
-    }
+    nearest.map(|(_, candidate)| format!("did you mean `{candidate}`?"))
 }
 
 /// The words that a user can choose from.

@@ -88,6 +88,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
                 size: Span(10_000),
                 step: Span(10_000),
                 offset: Span::ZERO,
+                zone: None,
             }),
             allowed_lateness: Span(5_000),
             columns: vec![column("/amount", 6)],
@@ -111,11 +112,21 @@ fn the_flights_jobs_have_the_windows_of_their_files() {
     let hour = 3_600_000;
     assert_eq!(
         tumbling.core.operator,
-        OperatorSpec::Windows(WindowSpec { size: Span(hour), step: Span(hour), offset: Span::ZERO })
+        OperatorSpec::Windows(WindowSpec {
+            size: Span(hour),
+            step: Span(hour),
+            offset: Span::ZERO,
+            zone: None
+        })
     );
     assert_eq!(
         hopping.core.operator,
-        OperatorSpec::Windows(WindowSpec { size: Span(6 * hour), step: Span(hour), offset: Span::ZERO })
+        OperatorSpec::Windows(WindowSpec {
+            size: Span(6 * hour),
+            step: Span(hour),
+            offset: Span::ZERO,
+            zone: None
+        })
     );
     assert_eq!(tumbling.core.watermark.on_quiet, OnQuiet::Finish);
     assert_eq!(tumbling.core.watermark.strategy, WatermarkStrategy::Bounded { delay: Span(24 * hour) });

@@ -2,6 +2,11 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tidegate_core::{
+    job::WindowSpec,
+    time::{EventTime, Span},
+    window::Grid,
+};
 use tidegate_proto::v1;
 
 use super::watermark::{GlobalWatermark, expected};
@@ -146,7 +151,7 @@ pub(crate) fn absent(
     watermark: &GlobalWatermark,
     start_ms: i64,
 ) -> Window {
-    let end_ms = start_ms.saturating_add_unsigned(facts.window_size_ms);
+    let end_ms = end_of(facts, start_ms);
     let (state, expected) = if answer.purged_ms.is_some_and(|purged| end_ms <= purged) {
         let topic = &facts.sink_topic;
         (
@@ -172,11 +177,30 @@ pub(crate) fn absent(
 /// The window that starts at `start_ms`.
 ///
 /// # Errors
-/// Where there is no such window: the one that contains that time.
-pub(crate) fn aligned(facts: &v1::JobFacts, start_ms: i64) -> Result<i64, i64> {
-    let step = i64::try_from(facts.window_step_ms).unwrap_or(i64::MAX).max(1);
-    let off = start_ms.wrapping_sub(facts.window_offset_ms).rem_euclid(step);
-    if off == 0 { Ok(start_ms) } else { Err(start_ms.saturating_sub(off)) }
+/// Where there is no such window: the starts of the ones before and behind it.
+pub(crate) fn aligned(facts: &v1::JobFacts, start_ms: i64) -> Result<i64, (i64, i64)> {
+    let grid = grid(facts);
+    let end = grid.last_end(EventTime(start_ms));
+    let before = grid.start_of(end);
+    if before.millis() == start_ms {
+        return Ok(start_ms);
+    }
+    Err((before.millis(), grid.start_of(grid.next_end(end)).millis()))
+}
+
+/// The end of the window that starts at `start_ms`.
+pub(crate) fn end_of(facts: &v1::JobFacts, start_ms: i64) -> i64 {
+    grid(facts).last_end(EventTime(start_ms)).millis()
+}
+
+fn grid(facts: &v1::JobFacts) -> Grid {
+    let span = |ms: u64| Span(i64::try_from(ms).unwrap_or(i64::MAX));
+    Grid::new(&WindowSpec {
+        size: span(facts.window_size_ms),
+        step: span(facts.window_step_ms),
+        offset: Span(facts.window_offset_ms),
+        zone: tidegate_job::zone(&facts.timezone),
+    })
 }
 
 #[cfg(test)]
@@ -270,7 +294,7 @@ mod tests {
     fn only_starts_on_the_grid_are_windows() {
         assert_eq!(aligned(&facts(), 6_000), Ok(6_000));
         assert_eq!(aligned(&facts(), -4_000), Ok(-4_000));
-        assert_eq!(aligned(&facts(), 7_234), Err(6_000));
-        assert_eq!(aligned(&facts(), -1), Err(-4_000));
+        assert_eq!(aligned(&facts(), 7_234), Err((6_000, 11_000)));
+        assert_eq!(aligned(&facts(), -1), Err((-4_000, 1_000)));
     }
 }

@@ -24,7 +24,12 @@ fn layout() -> Layout {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        operator: OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) }),
+        operator: OperatorSpec::Windows(WindowSpec {
+            size: Span(10),
+            step: Span(10),
+            offset: Span(0),
+            zone: None,
+        }),
         allowed_lateness: Span(0),
         columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],

@@ -28,7 +28,12 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
             on_future: OnFuture::DeadLetter,
             reanchor_after: None,
         },
-        operator: OperatorSpec::Windows(WindowSpec { size: Span(size), step: Span(step), offset: Span(0) }),
+        operator: OperatorSpec::Windows(WindowSpec {
+            size: Span(size),
+            step: Span(step),
+            offset: Span(0),
+            zone: None,
+        }),
         allowed_lateness: Span(lateness),
         columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
         aggregates: vec![

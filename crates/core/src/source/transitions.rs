@@ -58,7 +58,12 @@ impl Pair {
                 on_future: OnFuture::DeadLetter,
                 reanchor_after: None,
             },
-            operator: OperatorSpec::Windows(WindowSpec { size: Span(60), step: Span(60), offset: Span(0) }),
+            operator: OperatorSpec::Windows(WindowSpec {
+                size: Span(60),
+                step: Span(60),
+                offset: Span(0),
+                zone: None,
+            }),
             allowed_lateness: Span(0),
             columns: Vec::new(),
             aggregates: Vec::new(),

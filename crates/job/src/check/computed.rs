@@ -3,8 +3,14 @@
 use super::Checker;
 use crate::file::{JobFile, SessionSection, WindowChoice};
 use crate::quantity::{duration_text, parse_duration};
+use crate::report::nearest;
+use crate::zones;
 use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_core::time::Span;
+use tidegate_core::zone::ZoneTable;
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
 
 impl Checker<'_> {
     pub(super) fn computed(
@@ -59,10 +65,12 @@ impl Checker<'_> {
 
     fn window(&mut self, choice: &WindowChoice) -> Option<OperatorSpec> {
         let instead = "use `tumbling`, `hopping` or `session`";
-        let (kind, size, step, offset) = match choice {
-            WindowChoice::Tumbling(section) => ("tumbling", &section.size, None, &section.offset),
+        let (kind, size, step, offset, timezone) = match choice {
+            WindowChoice::Tumbling(section) => {
+                ("tumbling", &section.size, None, &section.offset, &section.timezone)
+            }
             WindowChoice::Hopping(section) => {
-                ("hopping", &section.size, Some(&section.step), &section.offset)
+                ("hopping", &section.size, Some(&section.step), &section.offset, &section.timezone)
             }
             WindowChoice::Sliding(_) => {
                 self.unsupported("window.sliding", "sliding windows", instead);
@@ -77,7 +85,14 @@ impl Checker<'_> {
             None => size,
         };
         let offset = self.duration(&path("offset"), offset.as_ref(), Span::ZERO);
+        let zone = match timezone {
+            Some(name) => self.zone(&path("timezone"), name).map(Some),
+            None => Some(None),
+        };
         let (size, step, offset) = (size?, step?, offset?);
+        if timezone.is_some() {
+            self.local_sizes(kind, size, step);
+        }
         if step > size {
             let what =
                 format!("`step` {} is larger than `size` {}", duration_text(step), duration_text(size));
@@ -87,7 +102,46 @@ impl Checker<'_> {
             let what = format!("must be less than {}, the distance of two windows", duration_text(step));
             self.refuse(&path("offset"), what, format!("the same grid has `{}`", rest(offset, step)));
         }
-        Some(OperatorSpec::Windows(WindowSpec { size, step, offset }))
+        Some(OperatorSpec::Windows(WindowSpec { size, step, offset, zone: zone? }))
+    }
+
+    fn zone(&mut self, path: &str, name: &str) -> Option<&'static ZoneTable> {
+        let zone = zones::zone(name);
+        if zone.is_none() {
+            let names = zones::names();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let what = format!("`{}` is no time zone", name.escape_debug());
+            let fix =
+                nearest(name, &names).unwrap_or_else(|| "use an IANA name, as in `Europe/Berlin`".to_owned());
+            self.refuse(path, what, fix);
+        }
+        zone
+    }
+
+    /// Of local time are days, and the hours that a day divides into: everything else would begin at another time of each day.
+    fn local_sizes(&mut self, kind: &str, size: Span, step: Span) {
+        let is_days = |span: Span| span.millis() % DAY == 0;
+        let is_hours = |span: Span| span.millis() % HOUR == 0 && DAY % span.millis() == 0;
+        let path = |key: &str| format!("window.{kind}.{key}");
+        if step != size {
+            for (key, span) in [("size", size), ("step", step)] {
+                if !is_days(span) {
+                    let what =
+                        format!("`{}` with a `timezone` is no whole number of days", duration_text(span));
+                    self.refuse(&path(key), what, "write days, as in `7d`, or remove `timezone`");
+                }
+            }
+        } else if !is_days(size) && !is_hours(size) {
+            let what = format!(
+                "`{}` with a `timezone` is neither a whole number of days nor hours that a day divides into",
+                duration_text(size)
+            );
+            self.refuse(
+                &path("size"),
+                what,
+                "write `1d`, `1h`, `2h`, `3h`, `4h`, `6h`, `8h` or `12h`, or remove `timezone`",
+            );
+        }
     }
 
     fn sessions(&mut self, section: &SessionSection) -> Option<OperatorSpec> {

@@ -25,6 +25,7 @@ fn it_changes_with_what_the_state_depends_on() {
         ("key: record_key", "key: record_key\n  event_time: [record_timestamp]", "source.event_time[0]"),
         ("size: 10s", "size: 20s", "window.size_ms"),
         ("size: 10s", "size: 10s, offset: 1s", "window.offset_ms"),
+        ("size: 10s", "size: 1h, timezone: Asia/Kolkata", "window.size_ms"),
         ("tumbling: { size: 10s }", "hopping: { size: 10s, step: 5s }", "window.step_ms"),
         ("fn: count", "fn: count, field: /x", "aggregates[0]"),
         ("name: n", "name: m", "aggregates[0]"),

@@ -416,6 +416,26 @@ fn contradictions() {
         "job.yaml:8:34: window.tumbling.offset: must be less than 10s, the distance of two windows; the same grid has `5s`",
     );
     replaced(
+        "size: 10s",
+        "size: 1d, timezone: Europe/Berln",
+        "job.yaml:8:35: window.tumbling.timezone: `Europe/Berln` is no time zone; did you mean `Europe/Berlin`?",
+    );
+    replaced(
+        "size: 10s",
+        "size: 1d, timezone: here",
+        "job.yaml:8:35: window.tumbling.timezone: `here` is no time zone; use an IANA name, as in `Europe/Berlin`",
+    );
+    replaced(
+        "size: 10s",
+        "size: 5h, timezone: Europe/Berlin",
+        "job.yaml:8:21: window.tumbling.size: `5h` with a `timezone` is neither a whole number of days nor hours that a day divides into; write `1d`, `1h`, `2h`, `3h`, `4h`, `6h`, `8h` or `12h`, or remove `timezone`",
+    );
+    replaced(
+        "tumbling: { size: 10s }",
+        "hopping: { size: 1d, step: 1h, timezone: Europe/Berlin }",
+        "job.yaml:8:30: window.hopping.step: `1h` with a `timezone` is no whole number of days; write days, as in `7d`, or remove `timezone`",
+    );
+    replaced(
         "fn: count",
         "fn: count, scale: 2",
         "job.yaml:10:34: aggregates[0].scale: a count has no decimal places; remove `scale`",

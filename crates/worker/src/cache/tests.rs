@@ -9,7 +9,7 @@ use tidegate_runtime::clock::Clock;
 use tidegate_store::ShardStore;
 
 const OPERATOR: OperatorSpec =
-    OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0) });
+    OperatorSpec::Windows(WindowSpec { size: Span(10), step: Span(10), offset: Span(0), zone: None });
 
 fn key(slice: i64, key: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
