@@ -214,7 +214,7 @@ fn what_is_wrong(bootstrap: &str) {
         ("dead letters", "size", "warning", "come without their value"),
         ("changelog", "topic", "error", "has 3 partitions, must have 4"),
         ("changelog", "settings", "error", "set retention.ms=-1"),
-        ("changelog", "copies", "warning", "1 copies"),
+        ("changelog", "copies", "warning", "in sync: 1; min.insync.replicas is 1"),
         ("control", "settings", "error", "set cleanup.policy=compact"),
     ] {
         checked.has(group, name, level, words);
