@@ -41,6 +41,7 @@ fn measure(partitions: u32) -> String {
     );
     machine.metadata(partitions);
     let (mut reports, mut rounds, mut copies) = (0.0, 0.0, 0.0);
+    let (mut announced, mut excluded) = (0, 0);
     for round in 1..=ROUNDS {
         let now = Tick(u64::from(round) * 10);
         let start = Instant::now();
@@ -70,6 +71,10 @@ fn measure(partitions: u32) -> String {
         black_box(machine.tick(now, EventTime(0)));
         let announcement = machine.announce(now);
         rounds += start.elapsed().as_secs_f64();
+        if let Some(announcement) = &announcement {
+            announced += 1;
+            excluded += announcement.excluded.len();
+        }
         let start = Instant::now();
         for _ in 0..WORKERS {
             black_box(announcement.clone());
@@ -80,11 +85,12 @@ fn measure(partitions: u32) -> String {
     let memory = resident_kib().saturating_sub(before);
     black_box(&machine);
     format!(
-        "partitions={partitions} workers={WORKERS} ms_a_round={:.3} (reports {:.3}, tick and announce {:.3}, copies {:.3}) memory_kib={memory}",
+        "partitions={partitions} workers={WORKERS} ms_a_round={:.3} (reports {:.3}, tick and announce {:.3}, copies {:.3}) memory_kib={memory} announced={announced} of {ROUNDS} excluded={}",
         rounds_ms(reports + rounds + copies),
         rounds_ms(reports),
         rounds_ms(rounds),
-        rounds_ms(copies)
+        rounds_ms(copies),
+        excluded / announced.max(1)
     )
 }
 
