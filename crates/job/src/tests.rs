@@ -233,7 +233,7 @@ fn an_offset_shifts_the_windows() {
         OperatorSpec::Windows(WindowSpec {
             size: Span(24 * hour),
             step: Span(6 * hour),
-            offset: Span(2 * hour)
+            offset: Span(2 * hour),
             zone: None,
         })
     );
