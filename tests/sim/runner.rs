@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 32] = [
+const EXERCISED: [&str; 33] = [
     "catch-up readings",
     "catch-up readings that waited",
     "closings over several commits",
