@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
+mod aggregates;
 mod bad_input;
 mod bounds;
 mod broker;

@@ -140,8 +140,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 #[test]
 fn a_frame_on_the_wire() {
     let mut rows = Rows::new(1);
-    rows.push(0, EventTime(1_000), b"ab", &[Some(-7)]);
-    rows.push(3, EventTime(-1), b"c", &[None]);
+    rows.push(0, EventTime(1_000), b"ab", &[Some(-7)], &[]);
+    rows.push(3, EventTime(-1), b"c", &[None], &[]);
     let frame = Frame {
         session: SessionId(5),
         partition: Partition(2),

@@ -376,6 +376,7 @@ impl Ingest {
                         key: &record.key,
                         shard: record.shard,
                         values: &record.values,
+                        text: &[],
                     };
                     source.row(lane, &row, now, || record.payload(), &mut effects)
                 }

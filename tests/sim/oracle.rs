@@ -1,7 +1,7 @@
 //! The batch answer, by definition: every window of every record, one by one. Shares no code with the windows, slices and
 //! aggregates of the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::{
     aggregate::Value,
@@ -90,7 +90,7 @@ fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
         let mut there: Vec<_> = records.iter().filter(|record| record.values[column].is_some()).collect();
         there.sort_by_key(|record| (record.time, record.partition, record.offset));
         let numbers: Vec<i64> = there.iter().filter_map(|record| record.values[column]).collect();
-        let scale = job.columns[column].scale;
+        let scale = job.columns[column].scale();
         let one = 10f64.powi(scale as i32);
         let decimal =
             |units: Option<i64>| units.map_or(Value::Null, |u| Value::Decimal { units: u.into(), scale });
@@ -111,6 +111,23 @@ fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
             AggregateFn::Stddev => Value::Float(variance.sqrt()),
             _ if numbers.is_empty() => Value::Null,
             AggregateFn::Avg => Value::Float(mean / one),
+            AggregateFn::Distinct => Value::Count(numbers.iter().collect::<BTreeSet<_>>().len() as u64),
+            AggregateFn::Collect { limit } => Value::List(
+                numbers.iter().take(*limit as usize).map(|number| written(*number, scale)).collect(),
+            ),
+            AggregateFn::TopK { k } => {
+                let mut counts: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+                for number in &numbers {
+                    counts.entry(written(*number, scale).to_string()).or_insert((*number, 0)).1 += 1;
+                }
+                let mut counts: Vec<_> = counts.into_values().collect();
+                // Stable: of equally many the order of the text.
+                counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+                counts.truncate(*k as usize);
+                Value::Counted(
+                    counts.into_iter().map(|(number, count)| (written(number, scale), count)).collect(),
+                )
+            }
             AggregateFn::Quantile { ranks: Ranks::One(rank), .. } => {
                 let mut sorted = numbers.clone();
                 sorted.sort_unstable();
@@ -121,6 +138,10 @@ fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
         }
     };
     job.aggregates.iter().map(value).collect()
+}
+
+fn written(units: i64, scale: u32) -> Value {
+    Value::Written(Value::Decimal { units: units.into(), scale }.to_string())
 }
 
 /// Equal, floats up to rounding and quantiles up to their accuracy.

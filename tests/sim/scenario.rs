@@ -218,7 +218,7 @@ impl Scenario {
                 zone: None,
             }),
             allowed_lateness: Span(0),
-            columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
+            columns: vec![ColumnSpec::number("/v", 0)],
             aggregates: vec![AggregateSpec {
                 name: "sum".into(),
                 function: AggregateFn::Sum,
@@ -283,7 +283,7 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         _ => dice.signed((size / 6).max(1), size),
     };
     let columns: Vec<_> = (0..dice.within(0, 2))
-        .map(|at| ColumnSpec { pointer: format!("/v{at}"), scale: dice.within(0, 2) as u32 })
+        .map(|at| ColumnSpec::number(&format!("/v{at}"), dice.within(0, 2) as u32))
         .collect();
     let mut aggregates = vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
     let quantile =
@@ -299,10 +299,13 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         AggregateFn::First,
         AggregateFn::Last,
         quantile,
+        AggregateFn::Distinct,
+        AggregateFn::TopK { k: 2 },
+        AggregateFn::Collect { limit: 3 },
     ];
     for column in 0..columns.len() {
         for function in functions.clone() {
-            if dice.chance(400) {
+            if dice.chance(300) {
                 aggregates.push(AggregateSpec { name: "a".into(), function, column: Some(column) });
             }
         }
@@ -363,7 +366,7 @@ fn faults(dice: &mut Dice) -> Faults {
         return Faults::default();
     }
     let kinds = FaultKind::ALL.into_iter().filter(|_| dice.chance(400)).collect();
-    let mut often = |most: u64| if dice.chance(400) { dice.within(0, most) } else { 0 };
+    let mut often = |most: u64| if dice.chance(300) { dice.within(0, most) } else { 0 };
     Faults {
         count: often(30),
         kinds,

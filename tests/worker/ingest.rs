@@ -131,7 +131,7 @@ impl Ingest {
     ) -> Result<()> {
         let mut rows = Rows::new(1);
         for (row, (time, key, value)) in (0u32..).zip(records) {
-            rows.push(row, EventTime(*time), key.as_bytes(), &[Some(*value)]);
+            rows.push(row, EventTime(*time), key.as_bytes(), &[Some(*value)], &[]);
             if session.payloads {
                 rows.payloads.push((row, Arc::new(payload(key))));
             }

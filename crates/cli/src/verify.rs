@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use tidegate_core::job::{AggregateFn, OnFuture, OperatorSpec, SessionSpec, WindowSpec};
+use tidegate_core::job::{AggregateFn, ColumnKind, OnFuture, OperatorSpec, SessionSpec, WindowSpec};
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{Access, KafkaConfig, Record, Timestamp};
 
@@ -303,7 +303,12 @@ fn read(job: &Job, record: &Record<'_>) -> Result<Parsed, &'static str> {
             aggregate.function == AggregateFn::Count
                 || aggregate.column.and_then(|at| job.core.columns.get(at)) != Some(column)
         });
-        if !(only_counted || found.is_null() || found.is_number()) {
+        let is_scalar = !found.is_object() && !found.is_array();
+        if !(only_counted
+            || found.is_null()
+            || found.is_number()
+            || column.kind == ColumnKind::AsIs && is_scalar)
+        {
             return Err("unreadable");
         }
     }

@@ -80,7 +80,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(5_000),
-        columns: vec![ColumnSpec { pointer: "/amount".to_owned(), scale: 2 }],
+        columns: vec![ColumnSpec::number("/amount", 2)],
         aggregates: vec![
             aggregate("clicks", AggregateFn::Count, None),
             aggregate("spend", AggregateFn::Sum, Some(0)),

@@ -9,27 +9,40 @@
 //!   word 0        1                  2..4            4
 //!        records  values of /amount  sum (128 bit)   max
 //! ```
-//! What grows with the values it has seen (quantiles) is a summary beside the words, in jobs that ask for it; the others do not pay
+//! What grows with the values it has seen (quantiles, different values, text) is a summary beside the words, in jobs that ask for it; the others do not pay
 //! for it.
 #![allow(clippy::indexing_slicing, reason = "word indexes come from the layout that sized the row")]
 
+mod collect;
+mod distinct;
 mod moments;
 mod quantiles;
 mod row;
 mod summary;
+mod top_k;
 mod value;
 
 use std::ops::Range;
 
+use collect::End;
 pub(crate) use row::RowRun;
 pub use row::{At, Row, RowBuf, RowMut};
 use summary::{Summary, SummaryKind};
 pub use value::Value;
 
 use crate::{
-    job::{AggregateFn, AggregateSpec, JobSpec, PerMillion, Ranks},
+    job::{AggregateFn, AggregateSpec, ColumnKind, JobSpec, PerMillion, Ranks},
     time::{EventTime, Offset, Partition},
 };
+
+/// A value of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given<'a> {
+    /// A number, in units of 10^−scale.
+    Number(i64),
+    /// As it is: text as a `"` and its characters, others as they are written.
+    AsIs(&'a [u8]),
+}
 
 /// Where each aggregate of a job keeps its words.
 #[derive(Clone, Debug)]
@@ -42,6 +55,7 @@ pub struct Layout {
 
 #[derive(Clone, Debug)]
 struct ColumnWords {
+    kind: ColumnKind,
     scale: u32,
     values: usize,
     sum: Option<usize>,
@@ -73,16 +87,19 @@ impl Layout {
         let mut summaries = Vec::new();
         let columns = (0..job.columns.len())
             .map(|index| {
+                let kind = job.columns[index].kind;
                 let of_column = || job.aggregates.iter().filter(move |a| a.column == Some(index));
                 let wants = |functions: &[AggregateFn]| of_column().any(|a| functions.contains(&a.function));
+                let wants = |functions: &[AggregateFn]| kind != ColumnKind::AsIs && wants(functions);
                 let first_summary = summaries.len();
-                for kind in of_column().filter_map(|aggregate| summary_of(&aggregate.function)) {
+                for kind in of_column().filter_map(|aggregate| summary_of(&aggregate.function, kind)) {
                     if !summaries[first_summary..].contains(&kind) {
                         summaries.push(kind);
                     }
                 }
                 let mut column = ColumnWords {
-                    scale: job.columns[index].scale,
+                    kind,
+                    scale: job.columns[index].scale(),
                     values: take(1),
                     sum: wants(&[
                         AggregateFn::Sum,
@@ -181,7 +198,25 @@ impl Layout {
             store_at(words, place, at, value);
         }
         for summary in column.summaries.clone() {
-            row.summary(summary, |summary| summary.add_value(value));
+            row.summary(summary, |summary| summary.add_value(value, column.scale, at));
+        }
+    }
+
+    /// Takes a value of input column `column` of the record at `at` into `row`.
+    #[inline]
+    pub fn add(&self, row: &mut RowMut<'_>, column: usize, value: Given<'_>, at: &At) {
+        match value {
+            Given::Number(value) => self.add_value(row, column, value, at),
+            Given::AsIs(text) => self.add_text(row, column, text, at),
+        }
+    }
+
+    /// Takes the value as it is of input column `column` of the record at `at` into `row`.
+    pub fn add_text(&self, row: &mut RowMut<'_>, column: usize, text: &[u8], at: &At) {
+        let column = &self.columns[column];
+        row.words[column.values] += 1;
+        for summary in column.summaries.clone() {
+            row.summary(summary, |summary| summary.add_text(text, at));
         }
     }
 
@@ -273,6 +308,12 @@ impl Layout {
             AggregateFn::Stddev => {
                 variance(column, row.words).map_or(Value::Null, |v| Value::Float(v.sqrt()))
             }
+            AggregateFn::Distinct | AggregateFn::TopK { .. } | AggregateFn::Collect { .. } => self
+                .summary(output, column, row)
+                .map_or(Value::Null, |summary| summary.result(&output.function)),
+            AggregateFn::First | AggregateFn::Last if column.kind == ColumnKind::AsIs => self
+                .summary(output, column, row)
+                .map_or(Value::Null, |summary| summary.result(&output.function)),
             AggregateFn::First => word(column.first.map(|at| at + AT_AND_VALUE - 1)),
             AggregateFn::Last => word(column.last.map(|at| at + AT_AND_VALUE - 1)),
             AggregateFn::Quantile { ranks, .. } => self.quantiles(output, column, ranks, row),
@@ -295,7 +336,7 @@ impl Layout {
 
     /// The summary that `output` is read from.
     fn summary<'a>(&self, output: &AggregateSpec, column: &ColumnWords, row: Row<'a>) -> Option<&'a Summary> {
-        let kind = summary_of(&output.function)?;
+        let kind = summary_of(&output.function, column.kind)?;
         let at = column.summaries.clone().find(|at| self.summaries.get(*at) == Some(&kind))?;
         row.summaries.get(at)
     }
@@ -316,10 +357,7 @@ impl Layout {
                 put_varint(out, u128::from(words[at]));
             }
             for place in [column.first, column.last].into_iter().flatten() {
-                let At { time, partition, offset } = load_at(words, place);
-                put_varint(out, zigzag(i128::from(time.0)));
-                put_varint(out, u128::from(partition.0));
-                put_varint(out, u128::from(offset.0));
+                load_at(words, place).encode(out);
                 put_varint(out, zigzag(i128::from(words[place + AT_AND_VALUE - 1].cast_signed())));
             }
         }
@@ -346,11 +384,7 @@ impl Layout {
                 words[at] = u64::try_from(take_varint(bytes)?).ok()?;
             }
             for place in [column.first, column.last].into_iter().flatten() {
-                let at = At {
-                    time: EventTime(i64::try_from(unzigzag(take_varint(bytes)?)).ok()?),
-                    partition: Partition(u32::try_from(take_varint(bytes)?).ok()?),
-                    offset: Offset(u64::try_from(take_varint(bytes)?).ok()?),
-                };
+                let at = At::decode(bytes)?;
                 store_at(words, place, &at, i64::try_from(unzigzag(take_varint(bytes)?)).ok()?);
             }
         }
@@ -363,8 +397,17 @@ impl Layout {
 }
 
 /// What an aggregate needs beside words.
-fn summary_of(function: &AggregateFn) -> Option<SummaryKind> {
+fn summary_of(function: &AggregateFn, column: ColumnKind) -> Option<SummaryKind> {
     match function {
+        AggregateFn::First if column == ColumnKind::AsIs => {
+            Some(SummaryKind::Collect { end: End::First, limit: 1 })
+        }
+        AggregateFn::Last if column == ColumnKind::AsIs => {
+            Some(SummaryKind::Collect { end: End::Last, limit: 1 })
+        }
+        AggregateFn::Distinct => Some(SummaryKind::Distinct),
+        AggregateFn::TopK { .. } => Some(SummaryKind::TopK),
+        AggregateFn::Collect { limit } => Some(SummaryKind::Collect { end: End::First, limit: *limit }),
         AggregateFn::Count
         | AggregateFn::Sum
         | AggregateFn::Min

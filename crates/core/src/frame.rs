@@ -12,8 +12,10 @@
 use std::sync::Arc;
 
 use crate::{
+    aggregate::Given,
     announcement::PartitionState,
     dead_letter::{Payload, Rejected},
+    job::{ColumnKind, ColumnSpec},
     time::{EventTime, Offset, Partition, Shard, Watermark},
 };
 
@@ -88,20 +90,40 @@ pub struct Rows {
     pub rejects: Vec<Rejected>,
 }
 
-/// One input of the aggregates: an integer in units of 10^−scale for each row.
+/// One input of the aggregates: an integer in units of 10^−scale for each row, or a value as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
-    /// A value for each row, 0 where it is null.
+    /// A value for each row, 0 where it is null. Of values as they are: where each ends in `text`.
     pub values: Vec<i64>,
+    /// Values as they are, one after another.
+    pub text: Option<Vec<u8>>,
     /// The rows whose value is null or missing, ascending.
     pub nulls: Vec<u32>,
 }
 
 impl Rows {
-    /// No rows, with `columns` empty columns.
+    /// No rows, with `columns` empty columns of numbers.
     #[must_use]
     pub fn new(columns: usize) -> Self {
         Self { columns: vec![Column::default(); columns], ..Self::default() }
+    }
+
+    /// No rows, with the columns of a job.
+    #[must_use]
+    pub fn of(columns: &[ColumnSpec]) -> Self {
+        let column = |spec: &ColumnSpec| Column {
+            text: (spec.kind == ColumnKind::AsIs).then(Vec::new),
+            ..Column::default()
+        };
+        Self { columns: columns.iter().map(column).collect(), ..Self::default() }
+    }
+
+    /// No rows, with the same columns.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let column =
+            |column: &Column| Column { text: column.text.as_ref().map(|_| Vec::new()), ..Column::default() };
+        Self { columns: self.columns.iter().map(column).collect(), ..Self::default() }
     }
 
     /// Number of rows.
@@ -135,22 +157,40 @@ impl Rows {
     pub fn bytes(&self) -> usize {
         let payloads: usize = self.payloads.iter().map(|(_, payload)| payload.bytes()).sum();
         let rejects: usize = self.rejects.iter().map(|reject| 64 + reject.payload.bytes()).sum();
-        self.keys.len() + self.len() * (16 + 8 * self.columns.len()) + payloads + rejects
+        let text: usize = self.columns.iter().filter_map(|column| column.text.as_ref()).map(Vec::len).sum();
+        self.keys.len() + self.len() * (16 + 8 * self.columns.len()) + text + payloads + rejects
     }
 
-    /// Appends a row; the caller bounds the frame so that offsets and keys fit.
+    /// Appends a row; the caller bounds the frame so that offsets and keys fit. A value as it is lies in `text` behind the one before,
+    /// up to the end that stands for it in `values`.
     #[inline]
-    pub fn push(&mut self, offset_delta: u32, time: EventTime, key: &[u8], values: &[Option<i64>]) {
+    pub fn push(
+        &mut self,
+        offset_delta: u32,
+        time: EventTime,
+        key: &[u8],
+        values: &[Option<i64>],
+        text: &[u8],
+    ) {
         let row = u32::try_from(self.offsets.len()).unwrap_or(u32::MAX);
         self.offsets.push(offset_delta);
         self.times.push(time.0);
         self.keys.extend_from_slice(key);
         self.key_ends.push(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
+        let mut text_start = 0;
         for (column, value) in self.columns.iter_mut().zip(values) {
             if value.is_none() {
                 column.nulls.push(row);
             }
-            column.values.push(value.unwrap_or(0));
+            let Some(column_text) = &mut column.text else {
+                column.values.push(value.unwrap_or(0));
+                continue;
+            };
+            if let Some(end) = value.and_then(|end| usize::try_from(end).ok()) {
+                column_text.extend_from_slice(text.get(text_start..end).unwrap_or_default());
+                text_start = end;
+            }
+            column.values.push(i64::try_from(column_text.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -164,7 +204,7 @@ impl Rows {
             && keys_end == self.keys.len()
             && self.key_ends.is_sorted()
             && self.offsets.is_sorted()
-            && self.columns.iter().all(|c| c.values.len() == rows && are_rows(c.nulls.iter().copied(), rows))
+            && self.columns.iter().all(|column| column.is_consistent(rows))
             && are_rows(self.payloads.iter().map(|(row, _)| *row), rows)
     }
 }
@@ -205,7 +245,7 @@ impl<'a> RowReader<'a> {
 
     /// Gives `take` column and value of each input of the row that came last, those that are null left out.
     #[inline]
-    pub fn values(&mut self, mut take: impl FnMut(usize, i64)) {
+    pub fn values(&mut self, mut take: impl FnMut(usize, Given<'a>)) {
         let Some(row) = self.next.checked_sub(1) else { return };
         for ((at, column), passed) in self.rows.columns.iter().enumerate().zip(&mut self.nulls) {
             while column.nulls.get(*passed).is_some_and(|null| (*null as usize) < row) {
@@ -214,9 +254,35 @@ impl<'a> RowReader<'a> {
             if column.nulls.get(*passed).is_none_or(|null| *null as usize != row)
                 && let Some(value) = column.values.get(row)
             {
-                take(at, *value);
+                take(
+                    at,
+                    match &column.text {
+                        None => Given::Number(*value),
+                        Some(_) => Given::AsIs(column.text_of(row).unwrap_or_default()),
+                    },
+                );
             }
         }
+    }
+}
+
+impl Column {
+    /// The value as it is of a row.
+    #[inline]
+    #[must_use]
+    pub fn text_of(&self, row: usize) -> Option<&[u8]> {
+        let end = |row: usize| self.values.get(row).and_then(|end| usize::try_from(*end).ok());
+        let start = row.checked_sub(1).map_or(Some(0), end)?;
+        self.text.as_ref()?.get(start..end(row)?)
+    }
+
+    fn is_consistent(&self, rows: usize) -> bool {
+        let fits = self.text.as_ref().is_none_or(|text| {
+            let end = self.values.last().copied().unwrap_or(0);
+            let first = self.values.first().copied().unwrap_or(0);
+            usize::try_from(end) == Ok(text.len()) && first >= 0 && self.values.is_sorted()
+        });
+        fits && self.values.len() == rows && are_rows(self.nulls.iter().copied(), rows)
     }
 }
 

@@ -205,6 +205,18 @@ pub enum AggregateFn {
         /// Which quantiles: 500,000 is the median.
         ranks: Ranks,
     },
+    /// Number of different values.
+    Distinct,
+    /// The most frequent values.
+    TopK {
+        /// How many.
+        k: u32,
+    },
+    /// The first values by (event time, partition, offset).
+    Collect {
+        /// How many at most.
+        limit: u32,
+    },
 }
 
 /// Which quantiles are asked for.
@@ -227,13 +239,48 @@ pub struct AggregateSpec {
     pub column: Option<usize>,
 }
 
-/// One input of the aggregates: a number taken out of the payload as an integer in units of 10^−scale.
+/// One input of the aggregates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnSpec {
     /// JSON pointer into the payload.
     pub pointer: String,
-    /// Decimal places kept, 0 to 18.
-    pub scale: u32,
+    /// How the value is taken.
+    pub kind: ColumnKind,
+}
+
+/// How an input of the aggregates is taken out of the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnKind {
+    /// As a number, in units of 10^−scale.
+    Number {
+        /// Decimal places kept, 0 to 18.
+        scale: u32,
+    },
+    /// As it is: text, a number as it is written, `true` or `false`.
+    AsIs,
+}
+
+impl ColumnSpec {
+    /// A number at `pointer`, in units of 10^−scale.
+    #[must_use]
+    pub fn number(pointer: &str, scale: u32) -> Self {
+        Self { pointer: pointer.to_owned(), kind: ColumnKind::Number { scale } }
+    }
+
+    /// The value at `pointer` as it is.
+    #[must_use]
+    pub fn as_is(pointer: &str) -> Self {
+        Self { pointer: pointer.to_owned(), kind: ColumnKind::AsIs }
+    }
+
+    /// Decimal places kept; none of a value as it is.
+    #[must_use]
+    pub const fn scale(&self) -> u32 {
+        match self.kind {
+            ColumnKind::Number { scale } => scale,
+            ColumnKind::AsIs => 0,
+        }
+    }
 }
 
 /// What the core needs to know of a job.

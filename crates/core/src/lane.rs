@@ -71,7 +71,7 @@ pub struct RejectedRecord {
 
 impl Lane {
     pub(crate) fn new(job: &JobSpec, partition: Partition, start: Offset, seed: Watermark) -> Self {
-        let out = Out { base: None, all_payloads: false, floor: None, rows: Rows::new(job.columns.len()) };
+        let out = Out { base: None, all_payloads: false, floor: None, rows: Rows::of(&job.columns) };
         Self {
             partition,
             position: start,
@@ -169,8 +169,7 @@ impl Lane {
                 if !stays && let Some(out) = self.outs.get_mut(shard.0 as usize) {
                     out.base = None;
                     self.bytes -= out.rows.bytes().min(self.bytes);
-                    let columns = out.rows.columns.len();
-                    out.rows = Rows::new(columns);
+                    out.rows = out.rows.emptied();
                 }
                 stays
             });
@@ -207,8 +206,8 @@ impl Lane {
         let Some(out) = self.outs.get_mut(record.shard.0 as usize) else { return };
         let Some(base) = out.base.filter(|base| *base <= record.offset) else { return };
         let row = u32::try_from(out.rows.len()).unwrap_or(u32::MAX);
-        out.rows.push(delta(base, record.offset), record.time, record.key, record.values);
-        self.bytes += record.key.len() + 16 + 8 * record.values.len();
+        out.rows.push(delta(base, record.offset), record.time, record.key, record.values, record.text);
+        self.bytes += record.key.len() + 16 + 8 * record.values.len() + record.text.len();
         let may_be_late = Some(record.time) < before.max(announced).max(out.floor);
         if self.keeps_records || may_be_late || everything || out.all_payloads {
             let payload = payload();
@@ -259,7 +258,7 @@ impl Lane {
                 if let Some(out) = self.outs.get_mut(shard.0 as usize) {
                     out.base = Some(to);
                     if !out.rows.is_empty() {
-                        let empty = Rows::new(out.rows.columns.len());
+                        let empty = out.rows.emptied();
                         rows.push((*shard, std::mem::replace(&mut out.rows, empty)));
                     }
                 }
@@ -297,8 +296,10 @@ pub struct Row<'a> {
     pub key: &'a [u8],
     /// The shard of its key.
     pub shard: Shard,
-    /// The inputs of the aggregates.
+    /// The inputs of the aggregates: numbers, and of values as they are where each ends in `text`.
     pub values: &'a [Option<i64>],
+    /// The values as they are, one after another.
+    pub text: &'a [u8],
 }
 
 fn delta(base: Offset, offset: Offset) -> u32 {

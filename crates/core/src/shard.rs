@@ -365,7 +365,7 @@ impl ShardMachine {
                 self.dirty.bytes += key.len() + ENTRY_OVERHEAD + accumulators.summary_bytes();
             }
             let at = At { time, partition: frame.partition, offset: offset_of(frame, row) };
-            reader.values(|column, value| layout.add_value(&mut accumulators, column, value, &at));
+            reader.values(|column, value| layout.add(&mut accumulators, column, value, &at));
             self.dirty.bytes += slice.summary_bytes().saturating_sub(summaries);
             applied += 1;
         }

@@ -12,7 +12,8 @@
 //!
 //! **Columns.** Numbers are read from their text, exactly, into units of 10^−scale; ties round to even. `null` or missing
 //! is `None`. A value of another type, or one past 64 bits, is `unreadable`. A column that only counts use may hold
-//! anything: it is `Some(1)` unless null or missing.
+//! anything: it is `Some(1)` unless null or missing. What an aggregate takes as it is (text, a number or boolean as it is
+//! written) lies in one buffer: text as `"` and its unescaped characters, the others as they are; at most 1,024 bytes.
 //!
 //! **Event time.** The sources are tried in order; one that is missing, null, malformed or outside the years −9999 to 9999
 //! gives way to the next. Numbers may be decimal and may stand in strings; they are floored to milliseconds. RFC 3339 is
@@ -67,6 +68,7 @@ pub struct Extractor {
     key: String,
     room: String,
     columns: Vec<Option<i64>>,
+    text: Vec<u8>,
 }
 
 /// What the job needs of one record.
@@ -76,8 +78,11 @@ pub struct Extracted<'a> {
     pub time: EventTime,
     /// What it is grouped by.
     pub key: &'a [u8],
-    /// The inputs of the aggregates, one for each of the job's columns, in units of 10^−scale; `None`: null or missing.
+    /// The inputs of the aggregates, one for each of the job's columns, in units of 10^−scale, or where it ends in `text`; `None`:
+    /// null or missing.
     pub columns: &'a [Option<i64>],
+    /// The inputs that are taken as they are, one after another.
+    pub text: &'a [u8],
 }
 
 /// Why a record cannot be taken.
@@ -126,7 +131,15 @@ impl Extractor {
 
     fn with(plan: Plan, decoder: Decoder) -> Self {
         let columns = Vec::with_capacity(plan.width());
-        Self { plan, decoder, found: Found::default(), key: String::new(), room: String::new(), columns }
+        Self {
+            plan,
+            decoder,
+            found: Found::default(),
+            key: String::new(),
+            room: String::new(),
+            columns,
+            text: Vec::new(),
+        }
     }
 
     /// The schema that has to be [learnt](Self::learn) before this record can be read.
@@ -146,7 +159,7 @@ impl Extractor {
     /// # Errors
     /// The reason for which the record is a dead letter.
     pub fn extract<'a>(&'a mut self, record: &'a impl RecordView) -> Result<Extracted<'a>, Reject> {
-        let Self { plan, decoder, found, key, room, columns } = self;
+        let Self { plan, decoder, found, key, room, columns, text } = self;
         let Some(value) = record.value() else {
             let event_time = plan.event_time(record, Payload::Absent, room);
             return Err(Reject { reason: Reason::Tombstone, detail: String::new(), event_time });
@@ -159,11 +172,11 @@ impl Extractor {
             }
         };
         let event_time = plan.event_time(record, Payload::Fields(fields), room);
-        if let Err(detail) = plan.columns(fields, columns, room) {
+        if let Err(detail) = plan.columns(fields, columns, text, room) {
             return Err(unreadable(detail, event_time));
         }
         match (plan.key(record, fields, key), event_time) {
-            (Ok(key), Some(time)) => Ok(Extracted { time, key, columns }),
+            (Ok(key), Some(time)) => Ok(Extracted { time, key, columns, text }),
             (Err((Reason::Unreadable, detail)), event_time) => Err(unreadable(detail, event_time)),
             (_, None) => {
                 let detail = plan.why_no_time(record, Payload::Fields(fields), room);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use tidegate_core::dead_letter::Reason;
-use tidegate_core::job::{AggregateFn, JobSpec};
+use tidegate_core::job::{AggregateFn, ColumnKind, JobSpec};
 use tidegate_core::record::RecordView;
 use tidegate_core::time::EventTime;
 use tidegate_job::{Job, KeySource, TimeSource, TimeUnit};
@@ -56,6 +56,8 @@ struct Column {
 enum Read {
     /// As a number with so many decimal places.
     Number { scale: i32 },
+    /// As it is.
+    AsIs,
     /// Only whether there is one: nothing but counts uses it, so it may be of any type.
     Presence,
 }
@@ -83,7 +85,12 @@ impl Plan {
             read: if only_counted(&job.core, index) {
                 Read::Presence
             } else {
-                Read::Number { scale: i32::try_from(column.scale).unwrap_or(i32::MAX) }
+                match column.kind {
+                    ColumnKind::Number { scale } => {
+                        Read::Number { scale: i32::try_from(scale).unwrap_or(i32::MAX) }
+                    }
+                    ColumnKind::AsIs => Read::AsIs,
+                }
             },
         });
         Self {
@@ -163,19 +170,21 @@ impl Plan {
         })
     }
 
-    /// The columns' values; the error says what is wrong with one.
+    /// The columns' values, those that are taken as they are in `text`; the error says what is wrong with one.
     pub(crate) fn columns(
         &self,
         fields: Fields<'_>,
         values: &mut Vec<Option<i64>>,
+        text: &mut Vec<u8>,
         room: &mut String,
     ) -> Result<(), String> {
         values.clear();
+        text.clear();
         for column in &self.columns {
             let value = match fields.value(column.slot) {
                 Some(value) => column
                     .read
-                    .value(value, room)
+                    .value(value, text, room)
                     .map_err(|why| format!("{} {why}", self.pointers.pointer(column.slot)))?,
                 None => None,
             };
@@ -205,10 +214,21 @@ impl Time {
     }
 }
 
+/// So much of a value may be kept as it is: states and results hold many of them.
+const MAX_AS_IS: usize = 1_024;
+
 impl Read {
     #[inline]
-    fn value(self, value: Value<'_>, room: &mut String) -> Result<Option<i64>, String> {
+    fn value(self, value: Value<'_>, text: &mut Vec<u8>, room: &mut String) -> Result<Option<i64>, String> {
         match self {
+            Self::AsIs => {
+                let before = text.len();
+                let there = value.as_is(text, room).map_err(|why| why.to_text())?;
+                if text.len() - before > MAX_AS_IS {
+                    return Err(format!("is longer than {MAX_AS_IS} bytes"));
+                }
+                Ok(there.then(|| i64::try_from(text.len()).unwrap_or(i64::MAX)))
+            }
             Self::Presence => Ok(if value.is_null() { None } else { Some(1) }),
             Self::Number { scale } => value.number(scale, room).map_err(|why| match why {
                 NotNumber::NotANumber => "is not a number".to_owned(),

@@ -211,7 +211,10 @@ fn the_record_key_is_any_bytes_but_null() {
     for key in [&b""[..], b"k", b"\xff\x00"] {
         let record = Owned { key: Some(key.to_vec()), ..record.clone() };
         let mut extractor = extractor(job);
-        assert_eq!(extractor.extract(&record), Ok(Extracted { time: EventTime(7), key, columns: &[] }));
+        assert_eq!(
+            extractor.extract(&record),
+            Ok(Extracted { time: EventTime(7), key, columns: &[], text: &[] })
+        );
     }
     assert_eq!(refused(job, &record), (Reason::NoKey, "the record's key is null".into(), Some(7)));
 }

@@ -231,6 +231,32 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Appends the value in the form in which aggregates take it as it is: text as `"` and its characters, a number or boolean as it is
+    /// written; false for null.
+    pub(crate) fn as_is(self, out: &mut Vec<u8>, room: &mut String) -> Result<bool, NotScalar> {
+        let is_text = match self {
+            Self::Null => return Ok(false),
+            Self::Json(json) => match json.as_bytes().first() {
+                Some(b'n') => return Ok(false),
+                first => first == Some(&b'"'),
+            },
+            Self::Single(number) if !number.is_finite() => return Err(NotScalar::NotFinite),
+            Self::Double(number) if !number.is_finite() => return Err(NotScalar::NotFinite),
+            Self::Bytes(_) => return Err(NotScalar::Kind("bytes")),
+            Self::Text(_) | Self::Uuid(_) => true,
+            _ => false,
+        };
+        let bytes = self.key(room).map_err(|why| match why {
+            NoKey::HalfPair => NotScalar::HalfPair,
+            NoKey::Kind(kind) => NotScalar::Kind(kind),
+        })?;
+        if is_text {
+            out.push(b'"');
+        }
+        out.extend_from_slice(bytes);
+        Ok(true)
+    }
+
     pub(crate) fn is_null(self) -> bool {
         match self {
             Self::Null => true,
@@ -258,6 +284,24 @@ impl<'a> Value<'a> {
             Self::Epoch { .. } | Self::Instant { .. } => "a time",
             Self::Array => "an array",
             Self::Object => "an object",
+        }
+    }
+}
+
+/// Why a value cannot be taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotScalar {
+    HalfPair,
+    NotFinite,
+    Kind(&'static str),
+}
+
+impl NotScalar {
+    pub(crate) fn to_text(self) -> String {
+        match self {
+            Self::HalfPair => "escapes half of a surrogate pair".to_owned(),
+            Self::NotFinite => "is infinite or not a number".to_owned(),
+            Self::Kind(kind) => format!("is {kind}, not text, a number or a boolean"),
         }
     }
 }
@@ -353,6 +397,34 @@ mod tests {
         }
         for value in [Value::Null, Value::Json("null"), Value::Json("[1]"), Value::Array, Value::Object] {
             assert_eq!(value.key(&mut String::new()), Err(NoKey::Kind(value.kind())), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_as_it_is_tells_text_from_what_it_looks_like() {
+        let (kind, uuid) = (NotScalar::Kind, [0; 16]);
+        for (value, expected) in [
+            (Value::Json(r#""a\u0062\n""#), Ok("\"ab\n")),
+            (Value::Json(r#""1""#), Ok("\"1")),
+            (Value::Json("1.0"), Ok("1.0")),
+            (Value::Json("true"), Ok("true")),
+            (Value::Json("null"), Ok("")),
+            (Value::Json(r#""\ud800""#), Err(NotScalar::HalfPair)),
+            (Value::Json("{}"), Err(kind("an object"))),
+            (Value::Text("x"), Ok("\"x")),
+            (Value::Integer(-7), Ok("-7")),
+            (Value::Double(0.1), Ok("0.1")),
+            (Value::Single(f32::INFINITY), Err(NotScalar::NotFinite)),
+            (Value::Decimal { digits: &[0x04, 0xd2], scale: 2 }, Ok("12.34")),
+            (Value::Uuid(&uuid), Ok("\"00000000-0000-0000-0000-000000000000")),
+            (Value::Bytes(b"x"), Err(kind("bytes"))),
+            (Value::Instant { seconds: 0, nanos: 0 }, Err(kind("a time"))),
+            (Value::Array, Err(kind("an array"))),
+        ] {
+            let mut out = Vec::new();
+            let got = value.as_is(&mut out, &mut String::from("left over"));
+            assert_eq!(got, expected.map(|text| !text.is_empty()), "{value:?}");
+            assert_eq!(String::from_utf8(out).unwrap(), expected.unwrap_or_default(), "{value:?}");
         }
     }
 

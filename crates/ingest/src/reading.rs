@@ -771,6 +771,7 @@ fn take_record(
                 key: extracted.key,
                 shard: Shard::of(extracted.key, shards),
                 values: extracted.columns,
+                text: extracted.text,
             };
             return source.row(kind, &row, now, || payload_of(record), effects);
         }

@@ -13,8 +13,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 8] =
-    ["auto", "collect", "distinct", "early", "every", "sliding", "top_k", "wasm"];
+pub(crate) const NOT_SUPPORTED_YET: [&str; 5] = ["auto", "early", "every", "sliding", "wasm"];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -343,13 +342,20 @@ pub(crate) struct AggregateEntry {
     pub(crate) function: Function,
     /// The field of the payload it is computed of; required by all but `count`.
     pub(crate) field: Option<Pointer>,
-    /// Decimal places kept of `field`. Default 6.
+    /// Decimal places kept of `field`. Default 6; of `first`, `last`, `distinct`, `top_k` and `collect` none: they take the value as
+    /// it is.
     #[schemars(range(max = 18))]
     pub(crate) scale: Option<u32>,
     /// Which quantile, from 0 to 1, or a list of them; only with `quantile`, and required there.
     pub(crate) q: Option<RanksText>,
     /// How far off a quantile may be, as a share of the value, from `0.1%` to `20%`; only with `quantile`. Default `1%`.
     pub(crate) accuracy: Option<ShareText>,
+    /// How many values, only with `top_k`. Default 10.
+    #[schemars(range(min = 1, max = 100))]
+    pub(crate) k: Option<u32>,
+    /// How many values at most, only with `collect`. Default 100.
+    #[schemars(range(min = 1, max = 500))]
+    pub(crate) limit: Option<u32>,
 }
 
 /// One quantile, or several.
@@ -383,14 +389,11 @@ pub(crate) enum Function {
     Last,
     /// Quantiles within a relative error.
     Quantile,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// Number of different values.
     Distinct,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The most frequent values.
     TopK,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The values of the earliest records that have one.
     Collect,
     /// Not supported yet.
     #[schemars(skip)]

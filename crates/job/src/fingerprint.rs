@@ -6,7 +6,7 @@
 
 use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
 use std::fmt::Write;
-use tidegate_core::job::{AggregateFn, OperatorSpec, Ranks};
+use tidegate_core::job::{AggregateFn, ColumnKind, OperatorSpec, Ranks};
 
 /// Changes only together with what older job records are compared to.
 const VERSION: &str = "tidegate job fingerprint: 1";
@@ -83,7 +83,11 @@ impl Job {
             OperatorSpec::Reorder => line("reorder", "yes".to_owned()),
         }
         for (index, column) in self.core.columns.iter().enumerate() {
-            line(&format!("columns[{index}]"), format!("{} scale {}", quoted(&column.pointer), column.scale));
+            let kind = match column.kind {
+                ColumnKind::Number { scale } => format!("scale {scale}"),
+                ColumnKind::AsIs => "as it is".to_owned(),
+            };
+            line(&format!("columns[{index}]"), format!("{} {kind}", quoted(&column.pointer)));
         }
         for (index, aggregate) in self.core.aggregates.iter().enumerate() {
             let function = function_words(&aggregate.function);
@@ -106,6 +110,9 @@ fn function_words(function: &AggregateFn) -> String {
         AggregateFn::Stddev => "stddev",
         AggregateFn::First => "first",
         AggregateFn::Last => "last",
+        AggregateFn::Distinct => "distinct",
+        AggregateFn::TopK { k } => return format!("top_k {k}"),
+        AggregateFn::Collect { limit } => return format!("collect {limit}"),
         AggregateFn::Quantile { accuracy, ranks } => {
             let ranks = match ranks {
                 Ranks::One(rank) => rank.0.to_string(),

@@ -50,7 +50,7 @@ fn least_with(part: &str, replacement: &str) -> String {
 }
 
 fn column(pointer: &str, scale: u32) -> ColumnSpec {
-    ColumnSpec { pointer: pointer.to_owned(), scale }
+    ColumnSpec::number(pointer, scale)
 }
 
 fn aggregate(name: &str, function: AggregateFn, column: Option<usize>) -> AggregateSpec {
@@ -310,6 +310,30 @@ fn quantiles_are_one_or_several_within_an_accuracy() {
         job.describe()
             .contains(r#"aggregates[0]: "p99" quantile 990000 within 10000 of 1000000 of columns[0]"#)
     );
+}
+
+#[test]
+fn what_is_taken_as_it_is_becomes_a_number_where_a_scale_is_given() {
+    let aggregates = "  - { name: first, fn: first, field: /a }
+  - { name: last, fn: last, field: /a, scale: 2 }
+  - { name: different, fn: distinct, field: /a }
+  - { name: most, fn: top_k, field: /a, k: 3 }
+  - { name: some, fn: collect, field: /a }
+  - { name: known, fn: count, field: /a }";
+    let job = job(&least_with("  - { name: n, fn: count }", aggregates));
+    assert_eq!(job.core.columns, [ColumnSpec::as_is("/a"), column("/a", 2)]);
+    assert_eq!(
+        job.core.aggregates,
+        [
+            aggregate("first", AggregateFn::First, Some(0)),
+            aggregate("last", AggregateFn::Last, Some(1)),
+            aggregate("different", AggregateFn::Distinct, Some(0)),
+            aggregate("most", AggregateFn::TopK { k: 3 }, Some(0)),
+            aggregate("some", AggregateFn::Collect { limit: 100 }, Some(0)),
+            aggregate("known", AggregateFn::Count, Some(0)),
+        ]
+    );
+    assert!(job.describe().contains("columns[0]: \"/a\" as it is\n"));
 }
 
 #[test]

@@ -30,7 +30,11 @@ fn rows_to_wire(shard: Shard, rows: Rows) -> v1::ShardRows {
     let columns = rows
         .columns
         .into_iter()
-        .map(|column| v1::Column { values: i64s_to_bytes(&column.values), nulls: column.nulls })
+        .map(|column| v1::Column {
+            values: i64s_to_bytes(&column.values),
+            nulls: column.nulls,
+            text: column.text.map(Bytes::from),
+        })
         .collect();
     let payloads = rows
         .payloads
@@ -125,7 +129,7 @@ fn rows_from_wire(wire: v1::ShardRows, columns: usize) -> Result<Rows, WireError
     };
     for column in wire.columns {
         let values = i64s_from_bytes(&column.values).ok_or(WireError::Inconsistent("values"))?;
-        rows.columns.push(Column { values, nulls: column.nulls });
+        rows.columns.push(Column { values, nulls: column.nulls, text: column.text.map(Vec::from) });
     }
     for payload in wire.payloads {
         let row = payload.row;
@@ -183,7 +187,7 @@ fn i64s_from_bytes(bytes: &[u8]) -> Option<Vec<i64>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tidegate_core::{announcement::PartitionState, time::Partition};
+    use tidegate_core::{announcement::PartitionState, job::ColumnSpec, time::Partition};
 
     fn opening(shards: &[u32]) -> Opening {
         Opening {
@@ -204,9 +208,18 @@ mod tests {
     }
 
     fn rows(records: &[(i64, String, Option<i64>)]) -> Rows {
-        let mut rows = Rows::new(1);
+        let mut rows =
+            Rows::of(&[ColumnSpec::number("/n", 0), ColumnSpec::as_is("/t"), ColumnSpec::as_is("/u")]);
         for (row, (time, key, value)) in (0u32..).zip(records) {
-            rows.push(row * 3, EventTime(*time), key.as_bytes(), &[*value]);
+            let (text, other) = (value.map(|value| value.to_string()), key.clone() + "!");
+            let end = text.as_ref().map(|text| text.len() as i64);
+            let text = text.unwrap_or_default() + &other;
+            let values = [*value, end, Some(text.len() as i64)];
+            rows.push(row * 3, EventTime(*time), key.as_bytes(), &values, text.as_bytes());
+            let at = row as usize;
+            let shown = value.map(|value| value.to_string()).unwrap_or_default();
+            assert_eq!(rows.columns[1].text_of(at), Some(shown.as_bytes()));
+            assert_eq!(rows.columns[2].text_of(at), Some(other.as_bytes()));
             if value.is_none() {
                 rows.payloads.push((row, payload(key)));
             }
@@ -230,7 +243,7 @@ mod tests {
                 session: SessionId(3), partition: Partition(2), from: Offset(10), to: Offset(200),
                 watermark: Some(EventTime(-1)), state: PartitionState::Active, rows: vec![(Shard(5), rows(&records))],
             };
-            let frames = from_wire(to_wire(frame), &opening(&[4, 5]), 77, 1).unwrap();
+            let frames = from_wire(to_wire(frame), &opening(&[4, 5]), 77, 3).unwrap();
             prop_assert_eq!(frames.len(), 2);
             prop_assert!(frames[0].0 == Shard(4) && frames[0].1.rows.is_empty());
             prop_assert_eq!(&frames[1].1.rows, &rows(&records));
@@ -245,9 +258,9 @@ mod tests {
             let rows = rows(&[(1, "a".into(), Some(1)), (2, "b".into(), None)]);
             v1::Frame { to: 10, state: 1, rows: vec![rows_to_wire(Shard(1), rows)], ..v1::Frame::default() }
         };
-        let read = |frame| from_wire(frame, &opening(&[1]), 1, 1);
+        let read = |frame| from_wire(frame, &opening(&[1]), 1, 3);
         assert!(read(good()).is_ok());
-        let breaks: [fn(&mut v1::Frame); 7] = [
+        let breaks: [fn(&mut v1::Frame); 10] = [
             |frame| frame.from = 11,
             |frame| frame.rows[0].shard = 9,
             |frame| frame.rows[0].times = frame.rows[0].times.slice(..8),
@@ -255,6 +268,9 @@ mod tests {
             |frame| frame.rows[0].keys = Bytes::from_static(b"abc"),
             |frame| frame.rows[0].columns.clear(),
             |frame| frame.rows[0].columns[0].nulls = vec![7],
+            |frame| frame.rows[0].columns[1].text = Some(Bytes::from_static(b"longer than its values")),
+            |frame| frame.rows[0].columns[1].values = [-8_i64, 1].map(i64::to_le_bytes).concat().into(),
+            |frame| frame.rows[0].columns[1].values = [9_i64, 1].map(i64::to_le_bytes).concat().into(),
         ];
         for (at, spoil) in breaks.into_iter().enumerate() {
             let mut frame = good();

@@ -8,7 +8,7 @@
 //! the value. Values are 64-bit, so there are never more than 128 · `bins` of them: nothing is collapsed, and the error holds for
 //! every quantile.
 
-use crate::aggregate::{put_varint, take_varint, unzigzag, zigzag};
+use super::{put_varint, take_varint, unzigzag, zigzag};
 
 /// Counts of values by bin.
 #[derive(Clone, Debug, PartialEq, Eq)]

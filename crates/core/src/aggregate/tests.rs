@@ -31,10 +31,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(0),
-        columns: vec![
-            ColumnSpec { pointer: "/a".into(), scale: 2 },
-            ColumnSpec { pointer: "/b".into(), scale: 0 },
-        ],
+        columns: vec![ColumnSpec::number("/a", 2), ColumnSpec::number("/b", 0)],
         aggregates: vec![
             aggregate("n", AggregateFn::Count, None),
             aggregate("n_a", AggregateFn::Count, Some(0)),
@@ -46,6 +43,9 @@ fn job() -> JobSpec {
             aggregate("stddev", AggregateFn::Stddev, Some(0)),
             aggregate("first", AggregateFn::First, Some(0)),
             aggregate("last", AggregateFn::Last, Some(0)),
+            aggregate("distinct", AggregateFn::Distinct, Some(1)),
+            aggregate("top", AggregateFn::TopK { k: 1 }, Some(1)),
+            aggregate("some", AggregateFn::Collect { limit: 3 }, Some(0)),
             aggregate("median", quantile(Ranks::One(PerMillion(500_000))), Some(1)),
             aggregate("ends", quantile(Ranks::Several(vec![PerMillion(0), PerMillion(1_000_000)])), Some(0)),
         ],
@@ -108,13 +108,32 @@ fn results_are_exact_and_null_without_values() {
     add(&layout, &mut row, ((None, None), at(0)));
     assert_eq!(
         shown(&layout, &row),
-        ["1", "0", "null", "null", "null", "null", "null", "null", "null", "null", "null", "null"]
+        [
+            "1", "0", "null", "null", "null", "null", "null", "null", "null", "null", "null", "null", "null",
+            "null", "null"
+        ]
     );
     add(&layout, &mut row, ((Some(300), Some(1)), at(1)));
     add(&layout, &mut row, ((Some(-100), Some(2)), at(2)));
     assert_eq!(
         shown(&layout, &row),
-        ["3", "2", "2", "-1", "3", "1.5", "0.5", "2.8284271247461903", "3", "-1", "1", "[-1,3]"]
+        [
+            "3",
+            "2",
+            "2",
+            "-1",
+            "3",
+            "1.5",
+            "0.5",
+            "2.8284271247461903",
+            "3",
+            "-1",
+            "2",
+            "[{\"value\":1,\"count\":1}]",
+            "[3,-1]",
+            "1",
+            "[-1,3]"
+        ]
     );
 }
 
@@ -136,6 +155,38 @@ fn first_and_last_go_by_event_time_then_partition_then_offset() {
         let shown = shown(&layout, &fold(&layout, &records));
         assert_eq!((shown[8].as_str(), shown[9].as_str()), ("0.01", "0.05"));
     }
+}
+
+#[test]
+fn values_as_they_are_come_out_as_json() {
+    let as_is = |name: &str, function| AggregateSpec { name: name.into(), function, column: Some(0) };
+    let layout = Layout::new(&JobSpec {
+        columns: vec![ColumnSpec::as_is("/a")],
+        aggregates: vec![
+            as_is("first", AggregateFn::First),
+            as_is("last", AggregateFn::Last),
+            as_is("distinct", AggregateFn::Distinct),
+            as_is("top", AggregateFn::TopK { k: 2 }),
+            as_is("some", AggregateFn::Collect { limit: 4 }),
+            as_is("n", AggregateFn::Count),
+        ],
+        ..job()
+    });
+    let values: [&str; 6] = ["\"1", "1", "\"a\"\\\n\u{1}é", "true", "1", "1.0"];
+    let mut row = RowBuf::new(&layout);
+    for (offset, value) in values.iter().enumerate().rev() {
+        layout.add_record(&mut row.row_mut());
+        layout.add_text(&mut row.row_mut(), 0, value.as_bytes(), &at(offset as u64));
+    }
+    let expected = [
+        "\"1\"",
+        "1.0",
+        "5",
+        "[{\"value\":1,\"count\":2},{\"value\":\"1\",\"count\":1}]",
+        "[\"1\",1,\"a\\\"\\\\\\n\\u0001é\",true]",
+        "6",
+    ];
+    assert_eq!(shown(&layout, &row), expected);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn layout() -> Layout {
             zone: None,
         }),
         allowed_lateness: Span(0),
-        columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
+        columns: vec![ColumnSpec::number("/v", 0)],
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],
     })
 }

@@ -41,7 +41,7 @@ impl ShardMachine {
                 self.dirty.bytes += key.len() + ENTRY_OVERHEAD + row.summary_bytes();
             }
             let at = At { time, partition: frame.partition, offset: super::offset_of(frame, place) };
-            reader.values(|column, value| layout.add_value(&mut row, column, value, &at));
+            reader.values(|column, value| layout.add(&mut row, column, value, &at));
             self.dirty.bytes += sessions.summary_bytes().saturating_sub(summaries);
             applied += 1;
         }

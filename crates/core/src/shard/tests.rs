@@ -35,7 +35,7 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(lateness),
-        columns: vec![ColumnSpec { pointer: "/v".into(), scale: 0 }],
+        columns: vec![ColumnSpec::number("/v", 0)],
         aggregates: vec![
             AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None },
             AggregateSpec { name: "sum".into(), function: AggregateFn::Sum, column: Some(0) },
@@ -68,7 +68,7 @@ fn owner(spec: &JobSpec) -> ShardMachine {
 fn frame(partition: u32, from: u64, watermark: i64, rows: &[(i64, &str, i64)]) -> ShardFrame {
     let mut out = Rows::new(1);
     for (row, (time, key, value)) in (0u32..).zip(rows) {
-        out.push(row, EventTime(*time), key.as_bytes(), &[Some(*value)]);
+        out.push(row, EventTime(*time), key.as_bytes(), &[Some(*value)], &[]);
         out.payloads
             .push((row, Arc::new(Payload { value: Some(key.as_bytes().to_vec()), ..Payload::default() })));
     }
@@ -392,7 +392,7 @@ fn fold(job: &JobSpec, log: &[Block]) -> Result<ShardState, TestCaseError> {
 fn null_values_count_as_records_without_a_value() {
     let mut shard = owner(&spec(10, 10, 0));
     let mut with_null = frame(0, 0, 10, &[(1, "a", 5), (2, "a", 0), (3, "a", 0)]);
-    with_null.rows.columns = vec![Column { values: vec![5, 0, 0], nulls: vec![1, 2] }];
+    with_null.rows.columns = vec![Column { values: vec![5, 0, 0], nulls: vec![1, 2], text: None }];
     shard.apply(&with_null);
     shard.announce(&announcement(1, 1, 10, &[]));
     assert_eq!(shown(&commit(&mut shard).results), [("a final".into(), 10, "3 5".into(), 0)]);

@@ -54,6 +54,7 @@ fn row(shard: u32, offset: u64, time: i64) -> Row<'static> {
         key: b"k",
         shard: Shard(shard),
         values: &[],
+        text: &[],
     }
 }
 

@@ -100,6 +100,7 @@ impl Pair {
                     key: b"k",
                     shard: Shard(0),
                     values: &[],
+                    text: &[],
                 };
                 self.next += 1;
                 self.source.row(LaneKind::Main, &row, self.now, Payload::default, &mut Vec::new());

@@ -4,7 +4,7 @@ use super::Checker;
 use crate::file::{AggregateEntry, Function, RanksText};
 use crate::names;
 use crate::quantity::{parse_rank, parse_share};
-use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnSpec, PerMillion, Ranks};
+use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnKind, ColumnSpec, PerMillion, Ranks};
 
 const SCALE: u32 = 6;
 const MAX_SCALE: u32 = 18;
@@ -13,6 +13,11 @@ const ACCURACY: PerMillion = PerMillion(10_000);
 const LEAST_ACCURACY: PerMillion = PerMillion(1_000);
 const MOST_ACCURACY: PerMillion = PerMillion(200_000);
 const MAX_RANKS: usize = 20;
+const TOP: u32 = 10;
+const MAX_TOP: u32 = 100;
+const LIMIT: u32 = 100;
+/// So that a result of the longest values stays below the message limit that brokers begin with.
+const MAX_LIMIT: u32 = 500;
 
 impl Checker<'_> {
     pub(super) fn aggregates(
@@ -66,7 +71,11 @@ impl Checker<'_> {
         match &entry.field {
             Some(pointer) => {
                 let pointer = self.pointer(&format!("{path}.field"), pointer);
-                Some((function?, Some(ColumnSpec { pointer: pointer?, scale: scale? })))
+                let kind = match entry.scale {
+                    None if takes_as_it_is(entry.function) => ColumnKind::AsIs,
+                    _ => ColumnKind::Number { scale: scale? },
+                };
+                Some((function?, Some(ColumnSpec { pointer: pointer?, kind })))
             }
             None if function == Some(AggregateFn::Count) => Some((AggregateFn::Count, None)),
             None => {
@@ -90,9 +99,14 @@ impl Checker<'_> {
             Function::First => AggregateFn::First,
             Function::Last => AggregateFn::Last,
             Function::Quantile => return self.quantile(path, entry),
-            Function::Distinct => return self.unsupported_function(path, "distinct"),
-            Function::TopK => return self.unsupported_function(path, "top_k"),
-            Function::Collect => return self.unsupported_function(path, "collect"),
+            Function::Distinct => AggregateFn::Distinct,
+            Function::TopK => {
+                AggregateFn::TopK { k: self.number(&format!("{path}.k"), entry.k, TOP, 1..=MAX_TOP)? }
+            }
+            Function::Collect => {
+                let place = format!("{path}.limit");
+                AggregateFn::Collect { limit: self.number(&place, entry.limit, LIMIT, 1..=MAX_LIMIT)? }
+            }
             Function::Wasm => return self.unsupported_function(path, "wasm"),
         })
     }
@@ -135,6 +149,8 @@ impl Checker<'_> {
         let keys = [
             ("q", entry.q.is_some(), quantile, "quantile"),
             ("accuracy", entry.accuracy.is_some(), quantile, "quantile"),
+            ("k", entry.k.is_some(), matches!(entry.function, Function::TopK), "top_k"),
+            ("limit", entry.limit.is_some(), matches!(entry.function, Function::Collect), "collect"),
         ];
         for (key, _, _, function) in keys.into_iter().filter(|(_, given, fits, _)| *given && !fits) {
             let what = format!("`{key}` belongs to `{function}`");
@@ -149,6 +165,14 @@ impl Checker<'_> {
     }
 }
 
+/// Whether a function takes the value as it is, where no `scale` asks for a number.
+const fn takes_as_it_is(function: Function) -> bool {
+    matches!(
+        function,
+        Function::First | Function::Last | Function::Distinct | Function::TopK | Function::Collect
+    )
+}
+
 fn serves(known: &ColumnSpec, function: &AggregateFn, wanted: &ColumnSpec) -> bool {
-    known.pointer == wanted.pointer && (*function == AggregateFn::Count || known.scale == wanted.scale)
+    known.pointer == wanted.pointer && (*function == AggregateFn::Count || known.kind == wanted.kind)
 }

@@ -187,7 +187,7 @@ fn unknown_words() {
     replaced(
         "fn: count",
         "fn: median",
-        "job.yaml:10:20: aggregates[0].fn: unknown value `median`; known here: count, sum, min, max, avg, variance, stddev, first, last, quantile",
+        "job.yaml:10:20: aggregates[0].fn: unknown value `median`; known here: count, sum, min, max, avg, variance, stddev, first, last, quantile, distinct, top_k, collect",
     );
     replaced(
         "topic: in",
@@ -296,7 +296,7 @@ fn what_is_not_supported_yet() {
         "early: 5s",
         "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",
     );
-    for function in ["distinct", "top_k", "collect", "wasm"] {
+    for function in ["wasm"] {
         replaced(
             "fn: count",
             &format!("fn: {function}"),
@@ -314,6 +314,18 @@ fn what_is_not_supported_yet() {
 
 #[test]
 fn keys_of_another_aggregate_and_bad_quantiles() {
+    replaced(
+        "fn: count",
+        "fn: max, field: /a, k: 3, limit: 4",
+        "\
+job.yaml:10:39: aggregates[0].k: `k` belongs to `top_k`; remove `k`, or use `fn: top_k`
+job.yaml:10:49: aggregates[0].limit: `limit` belongs to `collect`; remove `limit`, or use `fn: collect`",
+    );
+    replaced(
+        "fn: count",
+        "fn: top_k, field: /a, k: 101",
+        "job.yaml:10:41: aggregates[0].k: 101 is out of range; use a number from 1 to 100",
+    );
     replaced(
         "fn: count",
         "fn: max, field: /a, q: 0.5, accuracy: 1%",
