@@ -4,6 +4,7 @@
 //! that contains them, and of each (key, window) the highest revision has to say exactly that.
 
 mod aggregates;
+mod condition;
 mod local;
 
 use std::{
@@ -298,6 +299,9 @@ fn read(job: &Job, record: &Record<'_>) -> Result<Parsed, &'static str> {
         return Err("unreadable");
     }
     for column in &job.core.columns {
+        if column.only.as_ref().is_some_and(|only| !condition::holds(only, &value)) {
+            continue;
+        }
         let found = value.pointer(&column.pointer).unwrap_or(&Value::Null);
         let only_counted = job.core.aggregates.iter().all(|aggregate| {
             aggregate.function == AggregateFn::Count

@@ -246,6 +246,8 @@ pub struct ColumnSpec {
     pub pointer: String,
     /// How the value is taken.
     pub kind: ColumnKind,
+    /// Of which records; `None`: of all.
+    pub only: Option<Condition>,
 }
 
 /// How an input of the aggregates is taken out of the payload.
@@ -258,19 +260,85 @@ pub enum ColumnKind {
     },
     /// As it is: text, a number as it is written, `true` or `false`.
     AsIs,
+    /// Not at all: the records are counted, and there is no pointer.
+    Records,
+}
+
+/// Which records an aggregate takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Those for which at least one holds.
+    Any(Vec<Self>),
+    /// Those for which all hold.
+    All(Vec<Self>),
+    /// Those for which it does not hold.
+    Not(Box<Self>),
+    /// Those whose field at the JSON pointer is there and not null.
+    Exists(String),
+    /// Those whose field compares so. With what is missing, null or of another type than the literal no comparison holds.
+    Compare {
+        /// JSON pointer into the payload.
+        pointer: String,
+        /// How field and literal compare.
+        comparison: Comparison,
+        /// What the field is compared with.
+        literal: Literal,
+    },
+}
+
+/// How two values compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+}
+
+/// What a field is compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Literal {
+    /// `units · 10^−scale`.
+    Number {
+        /// The number in units of 10^−scale.
+        units: i64,
+        /// Decimal places.
+        scale: u32,
+    },
+    /// Text, compared byte by byte.
+    Text(String),
+    /// True or false.
+    Boolean(bool),
+}
+
+impl Condition {
+    /// The fields that it looks at.
+    #[must_use]
+    pub fn pointers(&self) -> Vec<&str> {
+        match self {
+            Self::Any(conditions) | Self::All(conditions) => {
+                conditions.iter().flat_map(Self::pointers).collect()
+            }
+            Self::Not(condition) => condition.pointers(),
+            Self::Exists(pointer) | Self::Compare { pointer, .. } => vec![pointer],
+        }
+    }
 }
 
 impl ColumnSpec {
     /// A number at `pointer`, in units of 10^−scale.
     #[must_use]
     pub fn number(pointer: &str, scale: u32) -> Self {
-        Self { pointer: pointer.to_owned(), kind: ColumnKind::Number { scale } }
+        Self { pointer: pointer.to_owned(), kind: ColumnKind::Number { scale }, only: None }
     }
 
     /// The value at `pointer` as it is.
     #[must_use]
     pub fn as_is(pointer: &str) -> Self {
-        Self { pointer: pointer.to_owned(), kind: ColumnKind::AsIs }
+        Self { pointer: pointer.to_owned(), kind: ColumnKind::AsIs, only: None }
     }
 
     /// Decimal places kept; none of a value as it is.
@@ -278,7 +346,7 @@ impl ColumnSpec {
     pub const fn scale(&self) -> u32 {
         match self.kind {
             ColumnKind::Number { scale } => scale,
-            ColumnKind::AsIs => 0,
+            ColumnKind::AsIs | ColumnKind::Records => 0,
         }
     }
 }

@@ -8,6 +8,8 @@
 pub(crate) enum Round {
     /// Towards −∞: for times.
     Floor,
+    /// Towards +∞: with the floor, to compare.
+    Ceiling,
     /// To the nearest, ties to even: for amounts.
     HalfEven,
 }
@@ -47,6 +49,7 @@ pub(crate) fn rescaled(unscaled: i128, from: i32, to: i32, round: Round) -> Resu
             let (floor, rest) = (unscaled.div_euclid(power), unscaled.rem_euclid(power));
             let up = match round {
                 Round::Floor => false,
+                Round::Ceiling => rest > 0,
                 Round::HalfEven => rest > power - rest || (rest == power - rest && floor.rem_euclid(2) == 1),
             };
             floor + i128::from(up)
@@ -54,6 +57,7 @@ pub(crate) fn rescaled(unscaled: i128, from: i32, to: i32, round: Round) -> Resu
         // 10^39 and more: nothing that 128 bits hold is half of it.
         (false, None) => match round {
             Round::Floor => i128::from(unscaled < 0).wrapping_neg(),
+            Round::Ceiling => i128::from(unscaled > 0),
             Round::HalfEven => 0,
         },
     };
@@ -104,6 +108,7 @@ impl<'a> Decimal<'a> {
         let rest = digits.any(|digit| digit != 0);
         let up = match round {
             Round::Floor => self.negative && (first > 0 || rest),
+            Round::Ceiling => !self.negative && (first > 0 || rest),
             Round::HalfEven => first > 5 || (first == 5 && (rest || magnitude % 2 == 1)),
         };
         magnitude.checked_add(u64::from(up))

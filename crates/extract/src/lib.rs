@@ -34,6 +34,7 @@
 //! field, so that a truncated record passes.
 
 mod avro;
+mod condition;
 mod decimal;
 mod json;
 mod payload;

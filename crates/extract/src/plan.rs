@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use tidegate_core::dead_letter::Reason;
-use tidegate_core::job::{AggregateFn, ColumnKind, JobSpec};
+use tidegate_core::job::{AggregateFn, ColumnKind, Condition, JobSpec};
 use tidegate_core::record::RecordView;
 use tidegate_core::time::EventTime;
 use tidegate_job::{Job, KeySource, TimeSource, TimeUnit};
 
+use crate::condition::Test;
 use crate::pointers::{Pointers, Slot};
 use crate::time::{self, NoTime};
 use crate::value::{Fields, NoKey, NotNumber, Value};
@@ -47,7 +48,10 @@ enum Time {
 
 #[derive(Debug)]
 struct Column {
-    slot: Slot,
+    /// `None`: it counts records.
+    slot: Option<Slot>,
+    /// The records that it is of.
+    only: Option<Test>,
     read: Read,
 }
 
@@ -72,8 +76,12 @@ impl Plan {
             TimeSource::Field { pointer, .. } => Some(pointer),
             TimeSource::Header { .. } | TimeSource::RecordTimestamp => None,
         });
-        let columns = job.core.columns.iter().map(|column| &column.pointer);
-        let pointers = Pointers::new(key.into_iter().chain(times).chain(columns).map(String::as_str));
+        let columns = job.core.columns.iter().filter(|column| column.kind != ColumnKind::Records);
+        let columns = columns.map(|column| &column.pointer);
+        let conditions = job.core.columns.iter().filter_map(|column| column.only.as_ref());
+        let compared = conditions.flat_map(Condition::pointers);
+        let named = key.into_iter().chain(times).chain(columns).map(String::as_str);
+        let pointers = Pointers::new(named.chain(compared));
 
         let times = job.source.event_time.iter().map(|source| match source {
             TimeSource::Header { name, unit } => Time::Header { name: name.clone(), unit: *unit },
@@ -81,7 +89,8 @@ impl Plan {
             TimeSource::RecordTimestamp => Time::Record,
         });
         let columns = job.core.columns.iter().enumerate().map(|(index, column)| Column {
-            slot: pointers.slot(&column.pointer),
+            slot: (column.kind != ColumnKind::Records).then(|| pointers.slot(&column.pointer)),
+            only: column.only.as_ref().map(|condition| Test::new(condition, &pointers)),
             read: if only_counted(&job.core, index) {
                 Read::Presence
             } else {
@@ -90,6 +99,7 @@ impl Plan {
                         Read::Number { scale: i32::try_from(scale).unwrap_or(i32::MAX) }
                     }
                     ColumnKind::AsIs => Read::AsIs,
+                    ColumnKind::Records => Read::Presence,
                 }
             },
         });
@@ -181,11 +191,19 @@ impl Plan {
         values.clear();
         text.clear();
         for column in &self.columns {
-            let value = match fields.value(column.slot) {
+            if column.only.as_ref().is_some_and(|only| !only.holds(fields, room)) {
+                values.push(None);
+                continue;
+            }
+            let Some(slot) = column.slot else {
+                values.push(Some(1));
+                continue;
+            };
+            let value = match fields.value(slot) {
                 Some(value) => column
                     .read
                     .value(value, text, room)
-                    .map_err(|why| format!("{} {why}", self.pointers.pointer(column.slot)))?,
+                    .map_err(|why| format!("{} {why}", self.pointers.pointer(slot)))?,
                 None => None,
             };
             values.push(value);

@@ -94,6 +94,79 @@ fn columns_are_exact_rounded_and_may_be_null() {
 }
 
 #[test]
+fn an_aggregate_takes_the_records_for_which_its_condition_holds() {
+    let job = |condition: &str| {
+        format!(
+            "key: record_key | [record_timestamp] | [{{ name: a, fn: sum, field: /a, scale: 0, where: '{condition}' }}, \
+             {{ name: n, fn: count, where: '{condition}' }}]"
+        )
+    };
+    for (condition, value, holds) in [
+        ("/s >= 500", r#""s":500"#, true),
+        ("/s >= 500", r#""s":499.9999999999999999999999999"#, false),
+        ("/s > 500", r#""s":500.0000000000000000000000001"#, true),
+        ("/s == 0.1", r#""s":0.1"#, true),
+        ("/s == 0.1", r#""s":1e-1"#, true),
+        ("/s == 0.1", r#""s":0.10000000000000000000000001"#, false),
+        ("/s <= -1.5", r#""s":-1.5"#, true),
+        ("/s < 5", r#""s":-1e300"#, true),
+        ("/s < 5", r#""s":1e300"#, false),
+        ("/s != 5", r#""s":6"#, true),
+        ("/s != 5", r#""s":"5""#, false),
+        ("/s != 5", r#""s":null"#, false),
+        ("/s != 5", r#""t":5"#, false),
+        ("not /s == 5", r#""t":5"#, true),
+        ("exists /s", r#""s":null"#, false),
+        ("exists /s", r#""s":{}"#, true),
+        (r#"/s == "a\"b""#, r#""s":"a\u0022b""#, true),
+        (r#"/s < "b""#, r#""s":"abc""#, true),
+        ("/s == true", r#""s":true"#, true),
+        ("/s != true", r#""s":false"#, true),
+        ("/s == true", r#""s":"true""#, false),
+        ("/x/0/y == 1 and (/s == 1 or /s == 2)", r#""x":[{"y":1}],"s":2"#, true),
+        ("/x/0/y == 1 and /s == 1 or /s == 2", r#""s":2"#, true),
+        ("/x/0/y == 1 and (/s == 1 or /s == 2)", r#""s":2"#, false),
+    ] {
+        let record = |a: &str| Owned {
+            key: Some(b"k".to_vec()),
+            timestamp: Some(1),
+            ..of(format!(r#"{{"a":{a},{value}}}"#))
+        };
+        let expected = if holds { vec![Some(7), Some(1)] } else { vec![None, None] };
+        let got = taken(&job(condition), &record("7"));
+        assert_eq!(got, Ok((1, "k".into(), expected)), "{condition} of {value}");
+        let bad = taken(&job(condition), &record(r#""x""#));
+        assert_eq!(
+            bad.is_err(),
+            holds,
+            "what a condition leaves out is not looked at: {condition} of {value}"
+        );
+    }
+}
+
+#[test]
+fn values_as_they_are_lie_one_after_another() {
+    let job = "key: record_key | [record_timestamp] | [{ name: a, fn: first, field: /a }, { name: b, fn: sum, field: /b, scale: 0 }, \
+               { name: c, fn: distinct, field: /c }]";
+    let keyed = |value: &str| Owned { key: Some(b"k".to_vec()), timestamp: Some(1), ..of(value) };
+    let mut extractor = extractor(job);
+    let long = "x".repeat(1_023);
+    for (value, columns, text) in [
+        (r#"{"a":"é\n","b":3,"c":1.50}"#, [Some(4), Some(3), Some(8)], "\"é\n1.50"),
+        (r#"{"b":3,"c":true}"#, [None, Some(3), Some(4)], "true"),
+        (r#"{"a":null}"#, [None, None, None], ""),
+        (format!(r#"{{"a":"{long}"}}"#).as_str(), [Some(1_024), None, None], format!("\"{long}").as_str()),
+    ] {
+        let record = keyed(value);
+        let got = extractor.extract(&record).unwrap();
+        assert_eq!((got.columns, got.text), (&columns[..], text.as_bytes()), "{value}");
+    }
+    let detail = |value: &str| taken(job, &keyed(value)).unwrap_err().detail;
+    assert_eq!(detail(r#"{"a":[1]}"#), "/a is an array, not text, a number or a boolean");
+    assert_eq!(detail(&format!(r#"{{"a":"x{long}"}}"#)), "/a is longer than 1024 bytes");
+}
+
+#[test]
 fn a_column_that_is_no_number_is_unreadable() {
     for (value, detail) in [
         (r#""12""#, "/amount is a string, not a number"),

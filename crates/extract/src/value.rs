@@ -1,5 +1,6 @@
 //! The fields that were found in a payload, whatever its format: kept as numbers and ranges of its bytes, read when asked for.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use crate::decimal::{NotFixed, Round, fixed, rescaled};
@@ -196,6 +197,53 @@ impl<'a> Value<'a> {
     /// The number in units of 10^−scale; `None`: null. The error says what it is instead.
     #[inline]
     pub(crate) fn number(self, scale: i32, room: &mut String) -> Result<Option<i64>, NotNumber> {
+        self.rounded(scale, Round::HalfEven, room)
+    }
+
+    /// How the number compares with `units` · 10^−scale, exactly; `None` where it is no number.
+    pub(crate) fn compared(self, units: i64, scale: i32, room: &mut String) -> Option<Ordering> {
+        let beyond = if self.is_negative() { Ordering::Less } else { Ordering::Greater };
+        let mut rounded = |round| match self.rounded(scale, round, room) {
+            Ok(number) => number.map(|number| number.cmp(&units)),
+            Err(NotNumber::OutOfRange) => Some(beyond),
+            Err(NotNumber::Kind(_) | NotNumber::NotANumber | NotNumber::NotFinite) => None,
+        };
+        Some(match (rounded(Round::Floor)?, rounded(Round::Ceiling)?) {
+            (Ordering::Less, _) => Ordering::Less,
+            (_, Ordering::Greater) => Ordering::Greater,
+            (_, _) => Ordering::Equal,
+        })
+    }
+
+    fn is_negative(self) -> bool {
+        match self {
+            Self::Json(json) => json.starts_with('-'),
+            Self::Integer(number) => number < 0,
+            Self::Single(number) => number < 0.0,
+            Self::Double(number) => number < 0.0,
+            Self::Decimal { digits, .. } => digits.first().is_some_and(|byte| *byte >= 0x80),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_text(self) -> bool {
+        match self {
+            Self::Json(json) => json.starts_with('"'),
+            Self::Text(_) | Self::Uuid(_) => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn boolean(self) -> Option<bool> {
+        match self {
+            Self::Json("true") | Self::Boolean(true) => Some(true),
+            Self::Json("false") | Self::Boolean(false) => Some(false),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn rounded(self, scale: i32, round: Round, room: &mut String) -> Result<Option<i64>, NotNumber> {
         let fits = |result: Result<i64, NotFixed>| match result {
             Ok(value) => Ok(Some(value)),
             Err(NotFixed::OutOfRange) => Err(NotNumber::OutOfRange),
@@ -206,19 +254,15 @@ impl<'a> Value<'a> {
             Self::Json(json) => match json.as_bytes().first() {
                 Some(b'n') => Ok(None),
                 Some(b't' | b'f' | b'"' | b'[' | b'{') => Err(NotNumber::Kind(self.kind())),
-                _ => fits(fixed(json.as_bytes(), scale, Round::HalfEven)),
+                _ => fits(fixed(json.as_bytes(), scale, round)),
             },
-            Self::Integer(number) => fits(rescaled(number, 0, scale, Round::HalfEven)),
+            Self::Integer(number) => fits(rescaled(number, 0, scale, round)),
             Self::Decimal { digits, scale: from } => {
                 let unscaled = twos_complement(digits).ok_or(NotNumber::OutOfRange)?;
-                fits(rescaled(unscaled, i32::try_from(from).unwrap_or(i32::MAX), scale, Round::HalfEven))
+                fits(rescaled(unscaled, i32::try_from(from).unwrap_or(i32::MAX), scale, round))
             }
-            Self::Single(number) if number.is_finite() => {
-                fits(fixed(shortest(number, room), scale, Round::HalfEven))
-            }
-            Self::Double(number) if number.is_finite() => {
-                fits(fixed(shortest(number, room), scale, Round::HalfEven))
-            }
+            Self::Single(number) if number.is_finite() => fits(fixed(shortest(number, room), scale, round)),
+            Self::Double(number) if number.is_finite() => fits(fixed(shortest(number, room), scale, round)),
             Self::Single(_) | Self::Double(_) => Err(NotNumber::NotFinite),
             Self::Boolean(_)
             | Self::Text(_)

@@ -350,6 +350,10 @@ pub(crate) struct AggregateEntry {
     pub(crate) q: Option<RanksText>,
     /// How far off a quantile may be, as a share of the value, from `0.1%` to `20%`; only with `quantile`. Default `1%`.
     pub(crate) accuracy: Option<ShareText>,
+    /// Which records it is computed of, as in `/status >= 500 and not /type == "test"`. Default: all.
+    #[serde(rename = "where")]
+    #[schemars(length(min = 1))]
+    pub(crate) only: Option<String>,
     /// How many values, only with `top_k`. Default 10.
     #[schemars(range(min = 1, max = 100))]
     pub(crate) k: Option<u32>,

@@ -6,7 +6,7 @@
 
 use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
 use std::fmt::Write;
-use tidegate_core::job::{AggregateFn, ColumnKind, OperatorSpec, Ranks};
+use tidegate_core::job::{AggregateFn, ColumnKind, Comparison, Condition, Literal, OperatorSpec, Ranks};
 
 /// Changes only together with what older job records are compared to.
 const VERSION: &str = "tidegate job fingerprint: 1";
@@ -86,8 +86,11 @@ impl Job {
             let kind = match column.kind {
                 ColumnKind::Number { scale } => format!("scale {scale}"),
                 ColumnKind::AsIs => "as it is".to_owned(),
+                ColumnKind::Records => "records".to_owned(),
             };
-            line(&format!("columns[{index}]"), format!("{} {kind}", quoted(&column.pointer)));
+            let only =
+                column.only.as_ref().map(|only| format!(" where {}", condition(only))).unwrap_or_default();
+            line(&format!("columns[{index}]"), format!("{} {kind}{only}", quoted(&column.pointer)));
         }
         for (index, aggregate) in self.core.aggregates.iter().enumerate() {
             let function = function_words(&aggregate.function);
@@ -96,6 +99,32 @@ impl Job {
         }
         line("state.shards", self.core.shards.to_string());
         text
+    }
+}
+
+fn condition(of: &Condition) -> String {
+    let joined = |all: &[Condition], word: &str| all.iter().map(condition).collect::<Vec<_>>().join(word);
+    match of {
+        Condition::Any(all) => format!("({})", joined(all, " or ")),
+        Condition::All(all) => format!("({})", joined(all, " and ")),
+        Condition::Not(one) => format!("not {}", condition(one)),
+        Condition::Exists(pointer) => format!("exists {}", quoted(pointer)),
+        Condition::Compare { pointer, comparison, literal } => {
+            let sign = match comparison {
+                Comparison::Equal => "==",
+                Comparison::NotEqual => "!=",
+                Comparison::Less => "<",
+                Comparison::AtMost => "<=",
+                Comparison::Greater => ">",
+                Comparison::AtLeast => ">=",
+            };
+            let literal = match literal {
+                Literal::Number { units, scale } => format!("{units} scale {scale}"),
+                Literal::Text(text) => format!("text {}", quoted(text)),
+                Literal::Boolean(boolean) => boolean.to_string(),
+            };
+            format!("{} {sign} {literal}", quoted(pointer))
+        }
     }
 }
 

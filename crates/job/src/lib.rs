@@ -10,6 +10,7 @@
 //! All keys are explained in `docs/job.md`.
 
 mod check;
+mod condition;
 mod decode;
 mod file;
 mod fingerprint;

@@ -12,8 +12,8 @@ use crate::{
 use crate::{duration_text, first_difference, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
-    AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
-    SessionSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
+    AggregateFn, AggregateSpec, ColumnKind, ColumnSpec, Comparison, Condition, JobSpec, Literal, OnFuture,
+    OnQuiet, OperatorSpec, PerMillion, Ranks, SessionSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
 };
 use tidegate_core::time::{Shard, Span};
 
@@ -334,6 +334,37 @@ fn what_is_taken_as_it_is_becomes_a_number_where_a_scale_is_given() {
         ]
     );
     assert!(job.describe().contains("columns[0]: \"/a\" as it is\n"));
+}
+
+#[test]
+fn a_condition_is_part_of_the_column() {
+    let aggregates = "  - { name: a, fn: sum, field: /a }
+  - { name: b, fn: sum, field: /a, where: '/s >= -5.50 or not (exists /t~1u and /v==\"x \\\"y\\\"\") and /w != true' }
+  - { name: c, fn: count, where: /s < 1 }
+  - { name: d, fn: count, where: /s < 1 }";
+    let job = job(&least_with("  - { name: n, fn: count }", aggregates));
+    let compare = |pointer: &str, comparison, literal| Condition::Compare {
+        pointer: pointer.to_owned(),
+        comparison,
+        literal,
+    };
+    let b = Condition::Any(vec![
+        compare("/s", Comparison::AtLeast, Literal::Number { units: -550, scale: 2 }),
+        Condition::All(vec![
+            Condition::Not(Box::new(Condition::All(vec![
+                Condition::Exists("/t~1u".to_owned()),
+                compare("/v", Comparison::Equal, Literal::Text("x \"y\"".to_owned())),
+            ]))),
+            compare("/w", Comparison::NotEqual, Literal::Boolean(true)),
+        ]),
+    ]);
+    let c = compare("/s", Comparison::Less, Literal::Number { units: 1, scale: 0 });
+    let records = ColumnSpec { pointer: String::new(), kind: ColumnKind::Records, only: Some(c) };
+    assert_eq!(job.core.columns, [column("/a", 6), ColumnSpec { only: Some(b), ..column("/a", 6) }, records]);
+    let columns: Vec<_> = job.core.aggregates.iter().map(|aggregate| aggregate.column).collect();
+    assert_eq!(columns, [Some(0), Some(1), Some(2), Some(2)]);
+    let described = r#"columns[1]: "/a" scale 6 where ("/s" >= -550 scale 2 or (not (exists "/t~1u" and "/v" == text "x \"y\"") and "/w" != true))"#;
+    assert!(job.describe().contains(described), "{}", job.describe());
 }
 
 #[test]

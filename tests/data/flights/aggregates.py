@@ -51,6 +51,8 @@ results = connection.execute(f"""
     )
     select carrier as key, window_start, window_start + {DAY} as window_end,
         count(*) as flights,
+        count(*) filter (where delay >= 15 and origin = 'JFK') as late_from_jfk,
+        sum(distance) filter (where not (dest = 'ATL' or delay < 0)) as far,
         var_samp(delay) as variance, stddev_samp(delay) as deviation,
         arg_min(delay, place) as first_delay, arg_max(delay, place) as last_delay,
         arg_min(dest, place) as first_destination, arg_max(dest, place) as last_destination,

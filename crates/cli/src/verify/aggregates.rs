@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::condition;
 use serde_json::Value;
 use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnKind, PerMillion, Ranks};
 use tidegate_job::Job;
@@ -31,6 +32,9 @@ impl Inputs {
         self.records += 1;
         self.columns.resize_with(job.core.columns.len(), Values::default);
         for (at, (column, values)) in job.core.columns.iter().zip(&mut self.columns).enumerate() {
+            if column.only.as_ref().is_some_and(|only| !condition::holds(only, record)) {
+                continue;
+            }
             if column.kind == ColumnKind::AsIs {
                 let Some(value) = record.pointer(&column.pointer).filter(|value| !value.is_null()) else {
                     continue;
@@ -58,6 +62,7 @@ impl Inputs {
         self.columns.resize_with(other.columns.len(), Values::default);
         for (values, other) in self.columns.iter_mut().zip(other.columns) {
             values.numbers.extend(other.numbers);
+            values.written.extend(other.written);
             values.places.extend(other.places);
         }
     }

@@ -1,9 +1,11 @@
 //! The aggregates, and the columns that they need.
 
 use super::Checker;
+use crate::condition;
 use crate::file::{AggregateEntry, Function, RanksText};
 use crate::names;
 use crate::quantity::{parse_rank, parse_share};
+use crate::report::Flaw;
 use tidegate_core::job::{AggregateFn, AggregateSpec, ColumnKind, ColumnSpec, PerMillion, Ranks};
 
 const SCALE: u32 = 6;
@@ -68,6 +70,14 @@ impl Checker<'_> {
             self.refuse(&format!("{path}.scale"), "a count has no decimal places", "remove `scale`");
         }
         let scale = self.number(&format!("{path}.scale"), entry.scale, SCALE, 0..=MAX_SCALE);
+        let only = match &entry.only {
+            None => None,
+            Some(text) => {
+                let read = condition::parse(text)
+                    .map_err(|flaw| Flaw::new(format!("`{}` {}", text.escape_debug(), flaw.what), flaw.fix));
+                Some(self.accept(&format!("{path}.where"), read)?)
+            }
+        };
         match &entry.field {
             Some(pointer) => {
                 let pointer = self.pointer(&format!("{path}.field"), pointer);
@@ -75,9 +85,13 @@ impl Checker<'_> {
                     None if takes_as_it_is(entry.function) => ColumnKind::AsIs,
                     _ => ColumnKind::Number { scale: scale? },
                 };
-                Some((function?, Some(ColumnSpec { pointer: pointer?, kind })))
+                Some((function?, Some(ColumnSpec { pointer: pointer?, kind, only })))
             }
-            None if function == Some(AggregateFn::Count) => Some((AggregateFn::Count, None)),
+            None if function == Some(AggregateFn::Count) => {
+                let counted =
+                    |only| ColumnSpec { pointer: String::new(), kind: ColumnKind::Records, only: Some(only) };
+                Some((AggregateFn::Count, only.map(counted)))
+            }
             None => {
                 function.as_ref()?;
                 let what = format!("`{}` has no `field`", entry.name.escape_debug());
@@ -174,5 +188,7 @@ const fn takes_as_it_is(function: Function) -> bool {
 }
 
 fn serves(known: &ColumnSpec, function: &AggregateFn, wanted: &ColumnSpec) -> bool {
-    known.pointer == wanted.pointer && (*function == AggregateFn::Count || known.kind == wanted.kind)
+    known.pointer == wanted.pointer
+        && known.only == wanted.only
+        && (*function == AggregateFn::Count || known.kind == wanted.kind)
 }

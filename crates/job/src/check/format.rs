@@ -148,7 +148,10 @@ impl Checker<'_> {
             }
         }
         let aggregates = file.aggregates.iter().flatten().enumerate();
-        for (index, AggregateEntry { field, .. }) in aggregates {
+        for (index, AggregateEntry { field, only, .. }) in aggregates {
+            if only.is_some() {
+                self.refuse(&format!("aggregates[{index}].where"), what, "remove `where`");
+            }
             if field.is_some() {
                 let fix = "use `fn: count` without `field`";
                 self.refuse(&format!("aggregates[{index}].field"), what, fix);

@@ -360,6 +360,34 @@ job.yaml:10:54: aggregates[0].accuracy: `accuracy` belongs to `quantile`; remove
 }
 
 #[test]
+fn conditions_that_do_not_read() {
+    let example = "write it as in `/status >= 500 and not /type == \"test\"`";
+    for (condition, what) in [
+        ("status > 5", "expected a field as in `/status`, found `status`"),
+        ("/a = 5", "expected ==, !=, <, <=, > or >= behind `/a`, found `=`"),
+        ("/a == null", "expected a number of at most 18 digits, \"text\", true or false, found `null`"),
+        ("/a == 1.", "expected a number of at most 18 digits, \"text\", true or false, found `1.`"),
+        ("/a == 1 /b == 2", "does not go on with `/b`"),
+        ("(/a == 1", "expected `)`, found the end"),
+        ("/a > true", "`/a` is compared with true or false by `<` or `>`"),
+        ("exists", "expected a field as in `/status`, found the end"),
+    ] {
+        replaced(
+            "fn: count",
+            &format!("fn: count, where: '{condition}'"),
+            &format!("job.yaml:10:34: aggregates[0].where: `{}` {what}; {example}", condition.escape_debug()),
+        );
+    }
+    let deep = "(".repeat(5_000);
+    refused(
+        &least_with("fn: count", &format!("fn: count, where: '{deep}'")),
+        &format!(
+            "job.yaml:10:34: aggregates[0].where: `{deep}` is nested deeper than 32 levels; make it flatter"
+        ),
+    );
+}
+
+#[test]
 fn keys_of_another_strategy() {
     replaced(
         "delay: 2s",
