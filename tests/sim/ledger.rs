@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap, collections::BTreeSet, rc::Rc};
 
 use tidegate_core::{
-    aggregate::Value,
+    aggregate::{Layout, RowBuf, Value},
     announcement::Announcement,
     dead_letter::{DeadLetter, Reason},
     job::{JobSpec, OnQuiet, OperatorSpec},
@@ -26,6 +26,8 @@ pub struct Ledger {
     scenario: Rc<Scenario>,
     topic: Rc<Topic>,
     shards: Vec<Account>,
+    /// Bytes of a row without records.
+    empty_row: usize,
     results: BTreeMap<Window, Vec<ResultRow>>,
     letters: BTreeMap<(Partition, Offset), DeadLetter>,
     announced: Vec<Announcement>,
@@ -46,6 +48,8 @@ struct Account {
     reordered: Reordered,
     /// The most rows it ever held.
     most_rows: usize,
+    /// The most bytes that their summaries ever took.
+    most_summaries: usize,
 }
 
 impl Ledger {
@@ -61,10 +65,12 @@ impl Ledger {
             dead: BTreeMap::new(),
             reordered: Reordered::default(),
             most_rows: 0,
+            most_summaries: 0,
         };
         let answer = scenario.exact.then(|| oracle::batch(&scenario.job, topic.records(), |_, _| false));
         Self {
             shards: (0..scenario.job.shards).map(|_| account()).collect(),
+            empty_row: RowBuf::new(&Layout::new(&scenario.job)).bytes(),
             scenario,
             topic,
             results: BTreeMap::new(),
@@ -132,13 +138,12 @@ impl Ledger {
         account.committer = request.worker;
         account.most_rows = account.most_rows.max(account.state.open_rows() as usize);
         let after = account.state.clone();
-        ensure(after.canonical() == request.owner, "rebuild = owner", || {
-            format!(
-                "{}: the log folds to {:?}, the owner has {:?}",
-                place(),
-                after.canonical(),
-                request.owner
-            )
+        let canonical = after.canonical();
+        let rows = canonical.rows.values().chain(canonical.sessions.values().map(|(_, _, row)| row));
+        let summaries = rows.map(|row| row.bytes().saturating_sub(self.empty_row)).sum();
+        account.most_summaries = account.most_summaries.max(summaries);
+        ensure(canonical == request.owner, "rebuild = owner", || {
+            format!("{}: the log folds to {:?}, the owner has {:?}", place(), canonical, request.owner)
         });
         ensure(after.watermark() >= before.watermark(), "I1: a committed watermark never falls", || {
             format!("{}: {:?} after {:?}", place(), after.watermark(), before.watermark())
@@ -321,7 +326,8 @@ impl Ledger {
     pub fn check_log(&self, shard: Shard, bytes: usize) {
         let record = if self.scenario.job.operator.keeps_records() { 60 } else { 0 };
         let row = 60 + 30 * self.scenario.job.aggregates.len() + record;
-        let live = self.shards[shard.0 as usize].most_rows * row + 100 * self.topic.partitions.len();
+        let account = &self.shards[shard.0 as usize];
+        let live = account.most_rows * row + account.most_summaries + 100 * self.topic.partitions.len();
         let begins = (self.scenario.limits.snapshot_log_bytes as usize).max(2 * live) + 1_000;
         ensure(bytes <= 2 * begins, "I7: the log is bounded by the state", || {
             format!("shard {shard}: {bytes} bytes, a snapshot begins at about {begins}")
