@@ -24,6 +24,7 @@ mod reorder;
 mod scaling;
 mod security;
 mod services;
+mod sliding;
 mod slow;
 mod spilling;
 mod stopping;

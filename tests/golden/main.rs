@@ -11,7 +11,7 @@ use tidegate_core::{
         AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
         WatermarkStrategy, WindowSpec,
     },
-    ordered::{Buffered, Place},
+    ordered::{Buffered, Kept, Place},
     shard::ShardState,
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -54,7 +54,7 @@ fn a_record_that_waits() {
     let headers = vec![("h".to_owned(), None)];
     let payload = Payload { key: None, value: Some(b"v".to_vec()), headers, timestamp: Some(-2) };
     let mut value = Vec::new();
-    Buffered { key: b"ab".as_slice().into(), payload: payload.into() }.encode(&mut value);
+    Buffered { key: b"ab".as_slice().into(), kept: Kept::Whole(payload.into()) }.encode(&mut value);
     assert_eq!(hex(&value), "0261620001017601016800".to_owned() + "01fffffffffffffffe");
 }
 

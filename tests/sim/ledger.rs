@@ -152,7 +152,12 @@ impl Ledger {
         for letter in &request.commit.dead_letters {
             self.take_letter(shard, &before, &after, letter);
         }
-        for row in &request.commit.results {
+        let slides = matches!(self.scenario.job.operator, OperatorSpec::Sliding(_));
+        for row in request.commit.results.iter().filter(|_| slides) {
+            let account = &mut self.shards[shard.0 as usize];
+            account.reordered.take_result(&self.topic, shard, &after, row);
+        }
+        for row in request.commit.results.iter().filter(|_| !slides) {
             self.take_result(shard, &after, row);
         }
         let account = &mut self.shards[shard.0 as usize];
@@ -217,7 +222,7 @@ impl Ledger {
                 let named = letter.missed == Some((record.time, end));
                 return ensure(named, "I4: the windows missed are named", seen);
             }
-            OperatorSpec::Reorder => {
+            OperatorSpec::Reorder | OperatorSpec::Sliding(_) => {
                 let passed = letter.reason == Reason::Late && Some(record.time) < letter.watermark;
                 return ensure(passed, "I4: a late record is one that W has passed", seen);
             }
@@ -324,7 +329,7 @@ impl Ledger {
     /// I7: snapshots keep the log near the size of the state. An owner that dies between a snapshot and the deletion of what it
     /// makes superfluous leaves that to the next one.
     pub fn check_log(&self, shard: Shard, bytes: usize) {
-        let record = if self.scenario.job.operator.keeps_records() { 60 } else { 0 };
+        let record = if self.scenario.job.operator.buffers_records() { 60 } else { 0 };
         let row = 60 + 30 * self.scenario.job.aggregates.len() + record;
         let account = &self.shards[shard.0 as usize];
         let live = account.most_rows * row + account.most_summaries + 100 * self.topic.partitions.len();
@@ -399,6 +404,19 @@ impl Ledger {
             );
         }
         let letter = |record: &Record| self.letters.get(&(record.partition, record.offset));
+        if let OperatorSpec::Sliding(spec) = self.scenario.job.operator {
+            let kept: Vec<_> = self
+                .topic
+                .records()
+                .filter(|record| record.rejected.is_none() && letter(record).is_none())
+                .collect();
+            for record in &kept {
+                let account = &self.shards[record.shard.0 as usize];
+                account.reordered.check(record, account.state.watermark());
+                account.reordered.check_window(&self.scenario.job, spec.size, record, &kept);
+            }
+            return;
+        }
         if self.scenario.job.operator.keeps_records() {
             for record in self.topic.records().filter(|record| letter(record).is_none()) {
                 let account = &self.shards[record.shard.0 as usize];

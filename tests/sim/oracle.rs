@@ -25,8 +25,8 @@ pub fn batch<'a>(
     let records = records.filter(|record| record.rejected.is_none());
     let windows = match &job.operator {
         OperatorSpec::Sessions(spec) => sessions(spec, records),
-        // Its results are no aggregates.
-        OperatorSpec::Reorder => BTreeMap::new(),
+        // Looked at record by record.
+        OperatorSpec::Reorder | OperatorSpec::Sliding(_) => BTreeMap::new(),
         OperatorSpec::Windows(spec) => {
             let mut windows: BTreeMap<Window, Vec<&Record>> = BTreeMap::new();
             for record in records {
@@ -84,7 +84,7 @@ fn sessions<'a>(
     sessions.into_iter().collect()
 }
 
-fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
+pub fn values(job: &JobSpec, records: &[&Record]) -> Vec<Value> {
     let value = |aggregate: &AggregateSpec| {
         let Some(column) = aggregate.column else { return Value::Count(records.len() as u64) };
         let mut there: Vec<_> = records.iter().filter(|record| record.values[column].is_some()).collect();

@@ -60,9 +60,10 @@
 //! | 7 | a session record is merged first, then judged | core `a_record_is_merged_before_it_is_judged_and_what_has_no_session_left_is_a_dead_letter` |
 //! | 7 | merging away an emitted session retracts it, in the same commit | `what_was_merged_away_is_retracted`, core `folded_results_equal_the_batch` |
 //! | 7 | reorder: purged by X, never deleted by name; resumed where it stopped | `what_is_gone_is_in_the_delta`, `reordering_resumes_where_the_last_commit_ended` |
+//! | 7 | sliding: each result is that of the definition, ties included, whatever was restored | every seed with such a job |
 //!
 //! Not built, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions, decision
-//! 0003), sliding buffers, replay.
+//! 0003), replay.
 
 use crate::{
     changelog::JOB,

@@ -8,7 +8,7 @@ use tidegate_core::{
     credit::Terms,
     job::{
         AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
-        SessionSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
+        SessionSpec, SlidingSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
     },
     pacing::Pace,
     shard::Limits,
@@ -333,6 +333,9 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         job.operator = OperatorSpec::Sessions(SessionSpec { gap: Span(gap), cut });
     } else if dice.chance(200) {
         job = reordering(job);
+    } else if dice.chance(200) {
+        job.operator = OperatorSpec::Sliding(SlidingSpec { size: Span(size) });
+        job.allowed_lateness = Span(0);
     }
     job
 }

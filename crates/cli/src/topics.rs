@@ -97,7 +97,7 @@ pub(crate) fn write_results(kafka: &KafkaConfig, job: &Job, path: &Path) -> Resu
     let mut lines: Vec<Option<Vec<u8>>> = Vec::new();
     read_all(kafka, &job.sink.topic, |record| {
         let Some(value) = record.value() else { return Ok(()) };
-        if job.core.operator.keeps_records() {
+        if job.core.operator.buffers_records() {
             lines.push(Some(value.to_vec()));
             return Ok(());
         }

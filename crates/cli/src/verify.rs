@@ -19,11 +19,12 @@ use tidegate_core::job::{AggregateFn, ColumnKind, OnFuture, OperatorSpec, Sessio
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{Access, KafkaConfig, Record, Timestamp};
 
-use self::reorder::Order;
+use self::{reorder::Order, sliding::Spans};
 use crate::topics;
 use aggregates::Inputs;
 
 mod reorder;
+mod sliding;
 
 /// Compares what a job has put out with the batch answer.
 #[derive(Args, Debug)]
@@ -161,7 +162,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
-    let mut order = Order::default();
+    let (mut order, mut spans) = (Order::default(), Spans::default());
     let mut windows: BTreeMap<Window, Inputs> = BTreeMap::new();
     // What has no window before all records are known, by key and time.
     let mut unplaced: BTreeMap<(String, i64), Inputs> = BTreeMap::new();
@@ -204,6 +205,8 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                 }
                 if letter.is_none() && job.core.operator.keeps_records() {
                     order.expect(parsed, &record);
+                } else if letter.is_none() && job.core.operator.buffers_records() {
+                    spans.expect(parsed, place);
                 } else if letter.is_none_or(|letter| letter.reason == "late_partial") {
                     match &job.core.operator {
                         OperatorSpec::Windows(spec) => apply(job, spec, place, &parsed, letter, &mut windows),
@@ -212,7 +215,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                             inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
                         }
                         // Below.
-                        OperatorSpec::Reorder => {}
+                        OperatorSpec::Reorder | OperatorSpec::Sliding(_) => {}
                     }
                 }
             }
@@ -228,6 +231,10 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     match &job.core.operator {
         OperatorSpec::Windows(_) => {}
         OperatorSpec::Sessions(spec) => windows = sessions(spec, unplaced),
+        OperatorSpec::Sliding(spec) => {
+            spans.compare(job, spec.size, kafka, watermark, &mut verdict)?;
+            return Ok(verdict);
+        }
         OperatorSpec::Reorder => {
             order.compare(job, kafka, watermark, &mut verdict)?;
             return Ok(verdict);
@@ -380,7 +387,7 @@ fn check_late(
         }
         OperatorSpec::Sessions(spec) => vec![session_end(spec, parsed.time)],
         // Late is what the watermark has passed.
-        OperatorSpec::Reorder => vec![parsed.time.saturating_add(1)],
+        OperatorSpec::Reorder | OperatorSpec::Sliding(_) => vec![parsed.time.saturating_add(1)],
     };
     let gone = |end: i64| letter.watermark.is_some_and(|watermark| end.saturating_add(lateness) <= watermark);
     let deserved = match letter.reason.as_str() {

@@ -45,7 +45,7 @@ pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
     let core = &job.core;
     let window = match core.operator {
         OperatorSpec::Windows(window) => Some(window),
-        OperatorSpec::Sessions(_) | OperatorSpec::Reorder => None,
+        OperatorSpec::Sessions(_) | OperatorSpec::Reorder | OperatorSpec::Sliding(_) => None,
     };
     v1::JobFacts {
         source_topic: job.source.topic.clone(),

@@ -103,6 +103,8 @@ pub enum OperatorSpec {
     Sessions(SessionSpec),
     /// The records themselves, in order of event time.
     Reorder,
+    /// Aggregates over a window that ends with each record.
+    Sliding(SlidingSpec),
 }
 
 impl OperatorSpec {
@@ -113,7 +115,7 @@ impl OperatorSpec {
             Self::Windows(windows) => windows.longest(),
             Self::Sessions(sessions) => sessions.gap,
             // A record leaves once the watermark has passed it.
-            Self::Reorder => Span(1),
+            Self::Reorder | Self::Sliding(_) => Span(1),
         }
     }
 
@@ -123,7 +125,7 @@ impl OperatorSpec {
         match self {
             Self::Windows(windows) => Some(Grid::new(windows)),
             Self::Sessions(_) => None,
-            Self::Reorder => None,
+            Self::Reorder | Self::Sliding(_) => None,
         }
     }
 
@@ -133,6 +135,12 @@ impl OperatorSpec {
         matches!(self, Self::Reorder)
     }
 
+    /// Whether records are kept one by one, in order.
+    #[must_use]
+    pub const fn buffers_records(&self) -> bool {
+        matches!(self, Self::Reorder | Self::Sliding(_))
+    }
+
     /// Slices that start before this are gone, once the windows are that ended at or before `purged`.
     #[must_use]
     pub fn first_live_slice(&self, purged: EventTime) -> EventTime {
@@ -140,9 +148,16 @@ impl OperatorSpec {
             Self::Windows(windows) => Grid::new(windows).first_live_slice(purged),
             Self::Sessions(_) => EventTime(i64::MIN),
             // Parts of runs stand under their last record.
-            Self::Reorder => purged,
+            Self::Reorder | Self::Sliding(_) => purged,
         }
     }
+}
+
+/// A window `(t − size, t]` for each record, which ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlidingSpec {
+    /// Length of a window, > 0.
+    pub size: Span,
 }
 
 /// Sessions: records of a group key less than `gap` apart are in one.

@@ -61,34 +61,59 @@ impl Place {
     }
 }
 
-/// What is kept of a record: its group key, and itself as it was.
+/// A record that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffered {
     /// The group key.
     pub key: Box<[u8]>,
-    /// The record.
-    pub payload: Arc<Payload>,
+    /// What is kept of it.
+    pub kept: Kept,
+}
+
+/// What is kept of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Itself, as it was.
+    Whole(Arc<Payload>),
+    /// A row of accumulators of it alone, in its written form.
+    Row(Box<[u8]>),
 }
 
 impl Buffered {
     /// Bytes of memory, about, beside the place.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.key.len() + self.payload.bytes()
+        self.key.len()
+            + match &self.kept {
+                Kept::Whole(payload) => payload.bytes(),
+                Kept::Row(row) => row.len(),
+            }
+    }
+
+    /// What it takes in a log, about.
+    fn written_bytes(&self) -> usize {
+        let around = if let Kept::Whole(_) = self.kept { PAYLOAD_OVERHEAD } else { 0 };
+        (self.bytes() + ENTRY_OVERHEAD).saturating_sub(around)
     }
 
     /// Appends it to `out`. Frozen by `tests/golden`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, &self.key);
-        self.payload.encode(out);
+        match &self.kept {
+            Kept::Whole(payload) => payload.encode(out),
+            Kept::Row(row) => out.extend_from_slice(row),
+        }
     }
 
-    /// Reads what [`Buffered::encode`] wrote; `None` when the bytes are not that.
+    /// Reads what [`Buffered::encode`] wrote of a record that is kept `whole`, or as a row; `None` when the bytes are not that.
     #[must_use]
-    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+    pub fn decode(mut bytes: &[u8], whole: bool) -> Option<Self> {
         let key = take_bytes(&mut bytes)?.into();
+        if !whole {
+            return Some(Self { key, kept: Kept::Row(bytes.into()) });
+        }
         let payload = Payload::take(&mut bytes)?;
-        bytes.is_empty().then(|| Self { key, payload: Arc::new(payload) })
+        bytes.is_empty().then(|| Self { key, kept: Kept::Whole(Arc::new(payload)) })
     }
 }
 
@@ -97,6 +122,7 @@ impl Buffered {
 pub struct Ordered {
     records: BTreeMap<Place, Buffered>,
     bytes: usize,
+    written_bytes: usize,
     dirty: Vec<Place>,
 }
 
@@ -116,8 +142,9 @@ impl Ordered {
     /// Takes a record that has been committed already.
     pub fn restore(&mut self, place: Place, record: Buffered) {
         self.bytes += record.bytes() + RECORD_OVERHEAD;
+        self.written_bytes += record.written_bytes();
         if let Some(before) = self.records.insert(place, record) {
-            self.bytes = self.bytes.saturating_sub(before.bytes() + RECORD_OVERHEAD);
+            self.count_out(&before);
         }
     }
 
@@ -136,8 +163,13 @@ impl Ordered {
     /// Takes the first record out.
     pub fn pop_first(&mut self) -> Option<(Place, Buffered)> {
         let (place, record) = self.records.pop_first()?;
-        self.bytes = self.bytes.saturating_sub(record.bytes() + RECORD_OVERHEAD);
+        self.count_out(&record);
         Some((place, record))
+    }
+
+    fn count_out(&mut self, record: &Buffered) {
+        self.bytes = self.bytes.saturating_sub(record.bytes() + RECORD_OVERHEAD);
+        self.written_bytes = self.written_bytes.saturating_sub(record.written_bytes());
     }
 
     /// Drops the records for which `is_gone`, from the first on to the first for which it is not.
@@ -174,8 +206,8 @@ impl Ordered {
 
     /// What the records take in a log, about.
     #[must_use]
-    pub fn written_bytes(&self) -> usize {
-        self.bytes.saturating_sub(self.records.len() * (RECORD_OVERHEAD + PAYLOAD_OVERHEAD - ENTRY_OVERHEAD))
+    pub const fn written_bytes(&self) -> usize {
+        self.written_bytes
     }
 
     /// Bytes of memory in use, about.
@@ -193,7 +225,7 @@ mod tests {
     fn buffered(key: &[u8], value: Option<Vec<u8>>) -> Buffered {
         let headers = vec![("h".to_owned(), None), ("h".to_owned(), value.clone())];
         let payload = Payload { key: None, value, headers, timestamp: Some(-7) };
-        Buffered { key: key.into(), payload: Arc::new(payload) }
+        Buffered { key: key.into(), kept: Kept::Whole(Arc::new(payload)) }
     }
 
     fn place(time: i64, partition: u32, offset: u64) -> Place {
@@ -238,16 +270,17 @@ mod tests {
             cut in 0usize..100
         ) {
             let payload = Payload { key, value, headers, timestamp };
-            let record = Buffered { key: group.into(), payload: Arc::new(payload) };
+            let record = Buffered { key: group.into(), kept: Kept::Whole(Arc::new(payload)) };
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
-            prop_assert_eq!(Buffered::decode(&bytes), Some(record));
-            prop_assert_eq!(Buffered::decode(&bytes[..bytes.len() - 1 - cut % bytes.len()]), None);
+            prop_assert_eq!(Buffered::decode(&bytes, true), Some(record));
+            prop_assert_eq!(Buffered::decode(&bytes[..bytes.len() - 1 - cut % bytes.len()], true), None);
         }
 
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = Buffered::decode(&bytes);
+            let _ = Buffered::decode(&bytes, true);
+            let _ = Buffered::decode(&bytes, false);
         }
     }
 }

@@ -15,6 +15,7 @@ mod commit;
 mod inspect;
 mod reorder;
 mod sessions;
+mod sliding;
 mod state;
 
 use std::{
@@ -88,6 +89,8 @@ pub struct ShardMachine {
     window: Option<(EventTime, Merge)>,
     /// Over the records in runs, at the first that is not out.
     walk: Option<Walk>,
+    /// What the keys have in their sliding windows, once a result was due.
+    sliding: Option<sliding::Sliding>,
     memory: Memory,
     /// About how many bytes the value of a row takes in the log.
     value_bytes: usize,
@@ -181,6 +184,7 @@ impl ShardMachine {
             cycle: None,
             window: None,
             walk: None,
+            sliding: None,
             memory: Memory::default(),
             value_bytes,
             failed: None,
@@ -333,6 +337,7 @@ impl ShardMachine {
             Operator::Windows(grid) => self.apply_to_windows(grid, frame, skip),
             Operator::Sessions(_) => self.apply_to_sessions(frame, skip),
             Operator::Reorder => self.apply_to_buffer(frame, skip),
+            Operator::Sliding(_) => self.apply_to_spans(frame, skip),
         }
     }
 
@@ -479,7 +484,7 @@ impl ShardMachine {
         if let Some(watermark) = self.state.watermark {
             self.on_time_from = match self.state.operator {
                 Operator::Windows(grid) => grid.last_closed_end(watermark),
-                Operator::Sessions(_) | Operator::Reorder => watermark,
+                Operator::Sessions(_) | Operator::Reorder | Operator::Sliding(_) => watermark,
             };
         }
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 5] = ["auto", "early", "every", "sliding", "wasm"];
+pub(crate) const NOT_SUPPORTED_YET: [&str; 4] = ["auto", "early", "every", "wasm"];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -282,9 +282,8 @@ pub(crate) enum WindowChoice {
     Tumbling(TumblingSection),
     /// Fixed size, a new one every `step`, overlapping.
     Hopping(HoppingSection),
-    /// Not supported yet.
-    #[schemars(skip)]
-    Sliding(IgnoredAny),
+    /// One for each record, that ends with it.
+    Sliding(SlidingSection),
     /// As long as records come that are less than a gap apart.
     Session(SessionSection),
 }
@@ -318,6 +317,14 @@ pub(crate) struct HoppingSection {
     pub(crate) offset: Option<DurationText>,
     /// IANA name of the time zone whose local days and hours are meant. Default: UTC.
     pub(crate) timezone: Option<String>,
+}
+
+/// For each record the window `(t − size, t]` of its key, t being its event time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SlidingSection {
+    /// Length of a window.
+    pub(crate) size: DurationText,
 }
 
 /// Sessions: records of a key less than `gap` apart are in one.

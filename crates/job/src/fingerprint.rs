@@ -80,6 +80,9 @@ impl Job {
                     line("window.session.cut_ms", cut.millis().to_string());
                 }
             }
+            OperatorSpec::Sliding(sliding) => {
+                line("window.sliding.size_ms", sliding.size.millis().to_string());
+            }
             OperatorSpec::Reorder => line("reorder", "yes".to_owned()),
         }
         for (index, column) in self.core.columns.iter().enumerate() {

@@ -192,7 +192,7 @@ impl ShardCache {
     /// Takes a block that is known to be in the log; `offset` is that of its first chunk, where known.
     pub(crate) fn committed(&mut self, block: Block, offset: Option<Offset>, now: Tick) {
         // Records that wait go to the store with their run only: one by one they would cost more than they are worth.
-        let single = !self.operator.keeps_records();
+        let single = !self.operator.buffers_records();
         if matches!(self.state, State::Off) || self.behind.is_some() || !single {
             return;
         }

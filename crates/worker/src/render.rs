@@ -16,7 +16,7 @@ use tidegate_core::{
     block::Block,
     dead_letter::{DeadLetter, Payload},
     shard::{Commit, Reordered, ResultRow},
-    time::{EventTime, Partition, Shard},
+    time::{EventTime, Offset, Partition, Shard},
 };
 use tidegate_kafka::{Header, OutputRecord};
 
@@ -110,13 +110,16 @@ impl Renderer {
         let values = Bytes::from(values);
         let mut start = 0;
         for (row, end) in rows.into_iter().zip(ends) {
+            // The last moment in the window.
+            let timestamp =
+                if row.record.is_some() { row.end } else { EventTime(row.end.0.saturating_sub(1)) };
             records.push(OutputRecord {
                 topic: Arc::clone(&self.sink.topic),
                 partition: self.sink.partition(shard),
                 key: Some(row.key.into()),
                 value: Some(values.slice(start..end)),
-                headers: Vec::new(),
-                timestamp: Some(EventTime(row.end.0.saturating_sub(1))),
+                headers: row.record.map(place_headers).unwrap_or_default(),
+                timestamp: Some(timestamp),
             });
             start = end;
         }
@@ -175,6 +178,11 @@ impl Renderer {
     }
 }
 
+/// The record that a result is for.
+fn place_headers((partition, offset): (Partition, Offset)) -> Vec<Header> {
+    vec![header("tidegate-partition", partition.to_string()), header("tidegate-offset", offset.to_string())]
+}
+
 /// A record of the source, whole.
 fn as_it_was(topic: &Arc<str>, partition: Partition, payload: Arc<Payload>) -> OutputRecord {
     let Payload { key, value, headers, timestamp } = Arc::unwrap_or_clone(payload);
@@ -228,7 +236,7 @@ fn write_integer(value: i64, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use tidegate_core::{
-        aggregate::Value, block::BlockError, dead_letter::Reason, ordered::Place, shard::Pane, time::Offset,
+        aggregate::Value, block::BlockError, dead_letter::Reason, ordered::Place, shard::Pane,
     };
 
     fn renderer() -> Renderer {
@@ -248,7 +256,15 @@ mod tests {
     }
 
     fn row(key: &[u8], pane: Pane, revision: u32, values: Vec<Value>) -> ResultRow {
-        ResultRow { key: key.to_vec(), start: EventTime(-10_000), end: EventTime(0), pane, revision, values }
+        ResultRow {
+            key: key.to_vec(),
+            start: EventTime(-10_000),
+            end: EventTime(0),
+            pane,
+            revision,
+            values,
+            record: None,
+        }
     }
 
     fn letter(payload: Payload) -> DeadLetter {

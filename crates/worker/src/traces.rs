@@ -79,7 +79,11 @@ impl Contributions {
         }
         let traced = rows.iter().enumerate().filter_map(|(index, row)| {
             let known = self.by_key.get(row.key.as_slice())?;
-            let inside = known.iter().filter(|record| row.start <= record.time && record.time < row.end);
+            let is_inside = |time: EventTime| match row.record {
+                Some(_) => row.start < time && time <= row.end,
+                None => row.start <= time && time < row.end,
+            };
+            let inside = known.iter().filter(|record| is_inside(record.time));
             let records: Vec<_> = inside.take(LINKS).cloned().collect();
             (!records.is_empty()).then(|| TracedResult {
                 index,
@@ -230,6 +234,7 @@ mod tests {
             pane: Pane::Final,
             revision: 0,
             values: Vec::new(),
+            record: None,
         }
     }
 

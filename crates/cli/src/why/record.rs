@@ -118,6 +118,7 @@ fn counted(
         }
         OperatorSpec::Sessions(_) => kept.chain(results.iter().map(|(window, _)| *window)).collect(),
         OperatorSpec::Reorder => Vec::new(),
+        OperatorSpec::Sliding(spec) => vec![(time.saturating_sub(spec.size.millis()), time)],
     };
     windows.retain(|window| belongs(&job.core.operator, time, *window));
     windows.retain(|(_, end)| missed.is_none_or(|missed| *end > missed));
@@ -142,6 +143,9 @@ pub(super) fn belongs(operator: &OperatorSpec, time: i64, (start, end): (i64, i6
         grid.ends_of(EventTime(time))
             .any(|other| other.millis() == end && grid.start_of(other).millis() == start)
     });
+    if let OperatorSpec::Sliding(_) = operator {
+        return start < time && time <= end;
+    }
     on_grid && start <= time && time < end
 }
 

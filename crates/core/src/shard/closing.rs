@@ -25,6 +25,7 @@ impl ShardMachine {
             Operator::Windows(grid) => self.close_windows(grid),
             Operator::Sessions(_) => self.close_sessions(),
             Operator::Reorder => self.release(),
+            Operator::Sliding(size) => self.slide(size),
         }
     }
 
@@ -112,7 +113,7 @@ impl ShardMachine {
         revision: u32,
     ) {
         self.out.bytes += key.len() + ENTRY_OVERHEAD + values.iter().map(Value::bytes).sum::<usize>();
-        self.out.results.push(ResultRow { key, start, end, pane, revision, values });
+        self.out.results.push(ResultRow { key, start, end, pane, revision, values, record: None });
     }
 
     /// Notes that a late record changes the result of a closed window; call before the record is applied.
@@ -138,7 +139,7 @@ impl ShardMachine {
         match self.state.operator {
             Operator::Windows(grid) => self.emit_late_windows(grid),
             Operator::Sessions(_) => self.emit_late_sessions(),
-            Operator::Reorder => {}
+            Operator::Reorder | Operator::Sliding(_) => {}
         }
     }
 

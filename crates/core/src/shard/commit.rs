@@ -52,6 +52,8 @@ pub struct ResultRow {
     pub revision: u32,
     /// The aggregates, in the job's order.
     pub values: Vec<Value>,
+    /// The record that it is for, where windows are one for each record.
+    pub record: Option<(Partition, Offset)>,
 }
 
 /// A record that leaves as it came.
@@ -275,8 +277,7 @@ impl ShardMachine {
             block.begins = Some(self.job);
             block.base = spills || !self.state.runs.is_empty();
             spills |= block.base;
-            let keeps_records = matches!(self.state.operator, Operator::Reorder);
-            let walk = if keeps_records {
+            let walk = if self.state.buffers_records() {
                 let up_to = block.base.then_some(self.state.run);
                 Walk::Records { up_to, after: None, walk: None }
             } else if block.base {

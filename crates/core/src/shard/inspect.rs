@@ -99,7 +99,7 @@ impl ShardMachine {
         match &self.state.operator {
             Operator::Windows(grid) => self.inspect_windows(*grid, key, limit),
             Operator::Sessions(sessions) => Ok(self.inspect_sessions(sessions, key, limit)),
-            Operator::Reorder => Ok(self.inspect_buffer(key, limit)),
+            Operator::Reorder | Operator::Sliding(_) => Ok(self.inspect_buffer(key, limit)),
         }
     }
 
@@ -133,7 +133,11 @@ impl ShardMachine {
 
     /// The records of `key` that wait in memory, each as a window of its own; those in runs are not read for this.
     fn inspect_buffer(&self, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
-        let places = self.state.buffer.behind(None).filter(|(_, record)| *record.key == *key);
+        let places = self
+            .state
+            .buffer
+            .behind(None)
+            .filter(|(place, record)| *record.key == *key && Some(place.time) >= self.state.watermark);
         let places: Vec<_> = places.map(|(place, _)| place).collect();
         let view = |place: &Place| WindowView {
             start: place.time,

@@ -14,7 +14,7 @@ use crate::{
     block::Closing,
     dead_letter::{DeadLetter, Reason},
     frame::ShardFrame,
-    ordered::{Buffered, PLACE_BYTES, Place},
+    ordered::{Buffered, Kept, PLACE_BYTES, Place},
     runs::{Part, Unreadable, Walk},
     time::EventTime,
 };
@@ -49,7 +49,7 @@ impl ShardMachine {
                 });
                 continue;
             }
-            let record = Buffered { key: rows.key(row).into(), payload };
+            let record = Buffered { key: rows.key(row).into(), kept: Kept::Whole(payload) };
             self.dirty.bytes += record.bytes() + ENTRY_OVERHEAD;
             self.state.buffer.insert(Place { time, partition: frame.partition, offset }, record);
             applied += 1;
@@ -80,7 +80,7 @@ impl ShardMachine {
     /// Notes the last record that it put out; true when none is left.
     fn release_due(&mut self, last: &mut Option<Place>) -> Result<bool, Unreadable> {
         loop {
-            let in_run = self.first_in_runs()?;
+            let in_run = self.first_in_runs(None)?;
             let in_memory = self.state.buffer.first();
             let first = [in_run, in_memory].into_iter().flatten().min();
             let Some(first) = first.filter(|first| Some(first.time) < self.state.watermark) else {
@@ -90,7 +90,7 @@ impl ShardMachine {
                 return Ok(false);
             }
             let record = if in_run == Some(first) {
-                let walk = self.walk.as_mut().map(|walk| take_record(walk, &self.state.runs));
+                let walk = self.walk.as_mut().map(|walk| take_record(walk, &self.state.runs, true));
                 walk.transpose()?.flatten()
             } else {
                 self.state.buffer.pop_first()
@@ -98,19 +98,20 @@ impl ShardMachine {
             let Some((place, record)) = record else { return Ok(true) };
             *last = Some(place);
             self.out.bytes += record.bytes() + ENTRY_OVERHEAD;
-            self.out.reordered.push(Reordered { place, key: record.key, payload: record.payload });
+            let Kept::Whole(payload) = record.kept else { continue };
+            self.out.reordered.push(Reordered { place, key: record.key, payload });
         }
     }
 
-    /// The place of the first record in the runs that is not out.
-    fn first_in_runs(&mut self) -> Result<Option<Place>, Unreadable> {
+    /// The place of the first record in the runs that is not out, or the first behind `after`, where the walk is there already.
+    pub(super) fn first_in_runs(&mut self, after: Option<Place>) -> Result<Option<Place>, Unreadable> {
         if self.state.runs.is_empty() {
             self.walk = None;
             return Ok(None);
         }
         let walk = match &mut self.walk {
             Some(walk) => walk,
-            closed => closed.insert(self.state.walk(None, u64::MAX)?),
+            closed => closed.insert(self.state.walk(after, u64::MAX)?),
         };
         Ok(walk.row().and_then(|(mut key, _)| Place::take(&mut key)))
     }
@@ -126,14 +127,18 @@ impl ShardState {
 
     /// Bytes behind the keys of all records that are gone.
     fn gone_to(&self) -> Option<Vec<u8>> {
-        let last = self.closing.as_ref().and_then(|closing| closing.key.as_deref());
-        let last = last.and_then(|mut key| Place::take(&mut key)).map(behind);
+        let last = self.last_out().and_then(|mut key| Place::take(&mut key)).map(behind);
         last.max(self.purged.map(|purged| crate::entry::ordered(purged).to_vec()))
     }
 
-    /// Whether the record there is out.
+    /// Where the last record stands that a release under way has put out, and that is gone with that.
+    fn last_out(&self) -> Option<&[u8]> {
+        self.closing.as_ref().filter(|_| self.keeps_records()).and_then(|closing| closing.key.as_deref())
+    }
+
+    /// Whether the record there is gone.
     pub(super) fn is_gone(&self, place: Place) -> bool {
-        let last = self.closing.as_ref().and_then(|closing| closing.key.as_deref());
+        let last = self.last_out();
         self.purged.is_some_and(|purged| place.time < purged) || last >= Some(place.to_bytes().as_slice())
     }
 
@@ -187,7 +192,8 @@ impl ShardState {
     /// Takes the records of `parts`, which stand for memory.
     pub(super) fn load_parts(&mut self, parts: &[Arc<Part>]) -> Result<(), Unreadable> {
         let mut walk = Walk::new(parts.iter(), &[], &self.runs)?;
-        while let Some((place, record)) = take_record(&mut walk, &self.runs)? {
+        let whole = self.keeps_records();
+        while let Some((place, record)) = take_record(&mut walk, &self.runs, whole)? {
             if !self.is_gone(place) && self.buffer.get(place).is_none() {
                 self.buffer.restore(place, record);
             }
@@ -200,9 +206,10 @@ impl ShardState {
 pub(super) fn take_record(
     walk: &mut Walk,
     runs: &crate::runs::Runs,
+    whole: bool,
 ) -> Result<Option<(Place, Buffered)>, Unreadable> {
     let Some((place, value)) = take_value(walk, runs)? else { return Ok(None) };
-    let record = Buffered::decode(&value).ok_or_else(|| runs.damaged(place.time))?;
+    let record = Buffered::decode(&value, whole).ok_or_else(|| runs.damaged(place.time))?;
     Ok(Some((place, record)))
 }
 

@@ -18,7 +18,7 @@ use crate::{
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     sessions::Sessions,
     slices::Slices,
-    time::{EventTime, Offset, Partition, Watermark},
+    time::{EventTime, Offset, Partition, Span, Watermark},
     window::Grid,
 };
 
@@ -34,6 +34,8 @@ pub(super) enum Operator {
     Sessions(Box<Sessions>),
     /// Records in [`Ordered`] and [`Runs`] until W_s has passed them.
     Reorder,
+    /// Records likewise, until no later one has them in its window.
+    Sliding(Span),
 }
 
 impl Operator {
@@ -42,6 +44,7 @@ impl Operator {
             OperatorSpec::Windows(windows) => Self::Windows(Grid::new(windows)),
             OperatorSpec::Sessions(sessions) => Self::Sessions(Box::new(Sessions::new(*sessions))),
             OperatorSpec::Reorder => Self::Reorder,
+            OperatorSpec::Sliding(sliding) => Self::Sliding(sliding.size),
         }
     }
 }
@@ -220,7 +223,7 @@ impl ShardState {
     /// A chunk that does not read.
     pub fn load_image(&mut self) -> Result<Vec<Arc<Part>>, Unreadable> {
         let parts = self.runs.take_from(self.run);
-        if let Operator::Reorder = self.operator {
+        if self.buffers_records() {
             self.load_parts(&parts)?;
             return Ok(parts);
         }
@@ -287,7 +290,7 @@ impl ShardState {
         match self.operator {
             Operator::Windows(_) => self.runs.compaction(boundary, &self.layout),
             // Sessions make no runs, and records never merge.
-            Operator::Sessions(_) | Operator::Reorder => None,
+            Operator::Sessions(_) | Operator::Reorder | Operator::Sliding(_) => None,
         }
     }
 
@@ -416,6 +419,7 @@ impl ShardState {
     }
 
     fn upsert(&mut self, key: EntryKey<'_>, mut value: &[u8]) -> Option<()> {
+        let whole = self.keeps_records();
         match key {
             EntryKey::Position(partition) => {
                 let input = Input::decode(value)?;
@@ -426,7 +430,7 @@ impl ShardState {
                 self.layout.decode(value, &mut row)?;
             }
             EntryKey::Base(..) | EntryKey::BufferedBase(..) => return None,
-            EntryKey::Buffered(place) => self.buffer.restore(place, Buffered::decode(value)?),
+            EntryKey::Buffered(place) => self.buffer.restore(place, Buffered::decode(value, whole)?),
             EntryKey::Session(start, key) => {
                 let length = i64::try_from(take_u64(&mut value)?).ok()?;
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
@@ -462,7 +466,7 @@ impl ShardState {
                 self.runs.drop_before(grid.first_live_slice(purged));
             }
             Operator::Sessions(sessions) => sessions.purge(purged),
-            Operator::Reorder => {
+            Operator::Reorder | Operator::Sliding(_) => {
                 self.runs.drop_before(purged);
                 self.forget_gone();
             }
@@ -507,6 +511,14 @@ impl ShardState {
             + self.sessions().map_or(0, |sessions| sessions.len() as u64)
     }
 
+    pub(super) const fn keeps_records(&self) -> bool {
+        matches!(self.operator, Operator::Reorder)
+    }
+
+    pub(super) const fn buffers_records(&self) -> bool {
+        matches!(self.operator, Operator::Reorder | Operator::Sliding(_))
+    }
+
     /// Memory that rows and records take which may become a run, about.
     pub(super) fn row_bytes(&self) -> usize {
         self.slices.bytes() + self.buffer.bytes()
@@ -521,7 +533,7 @@ impl ShardState {
     pub(super) const fn sessions(&self) -> Option<&Sessions> {
         match &self.operator {
             Operator::Sessions(sessions) => Some(sessions),
-            Operator::Windows(_) | Operator::Reorder => None,
+            Operator::Windows(_) | Operator::Reorder | Operator::Sliding(_) => None,
         }
     }
 
@@ -556,7 +568,7 @@ impl ShardState {
             self.buffer.behind(None).map(|(place, record)| (place, record.clone())).collect();
         let unreadable = match self.operator {
             Operator::Windows(_) | Operator::Sessions(_) => self.add_runs(&mut rows).err(),
-            Operator::Reorder => self.add_records(&mut buffered).err(),
+            Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
         };
         let revisions = self
             .revisions
@@ -588,7 +600,7 @@ impl ShardState {
 impl ShardState {
     fn add_records(&self, records: &mut BTreeMap<Place, Buffered>) -> Result<(), Unreadable> {
         let mut walk = self.walk(None, u64::MAX)?;
-        while let Some((place, record)) = take_record(&mut walk, &self.runs)? {
+        while let Some((place, record)) = take_record(&mut walk, &self.runs, self.keeps_records())? {
             records.insert(place, record);
         }
         Ok(())

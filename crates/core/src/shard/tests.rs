@@ -11,7 +11,7 @@ use crate::{
     block::{Assembler, Block},
     frame::Column,
     job::{
-        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
+        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, OperatorSpec, SlidingSpec, WatermarkSpec,
         WatermarkStrategy, WindowSpec,
     },
 };
@@ -46,6 +46,10 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
 fn reordering() -> JobSpec {
     let operator = OperatorSpec::Reorder;
     JobSpec { operator, columns: Vec::new(), aggregates: Vec::new(), ..spec(1, 1, 0) }
+}
+
+fn sliding(size: i64) -> JobSpec {
+    JobSpec { operator: OperatorSpec::Sliding(SlidingSpec { size: Span(size) }), ..spec(1, 1, 0) }
 }
 
 const JOB: JobId = JobId([1; 16]);

@@ -1,11 +1,11 @@
 //! What is computed: windows and aggregates.
 
 use super::Checker;
-use crate::file::{JobFile, SessionSection, WindowChoice};
+use crate::file::{JobFile, SessionSection, SlidingSection, WindowChoice};
 use crate::quantity::{duration_text, parse_duration};
 use crate::report::nearest;
 use crate::zones;
-use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, WindowSpec};
+use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, SlidingSpec, WindowSpec};
 use tidegate_core::time::Span;
 use tidegate_core::zone::ZoneTable;
 
@@ -24,7 +24,7 @@ impl Checker<'_> {
             return self.reorder(file);
         }
         let window = match &file.window {
-            Some(choice) => self.window(choice),
+            Some(choice) => self.window(file, choice),
             None => {
                 self.refuse("", "key `window` is missing", "add `window: { tumbling: { size: … } }`");
                 None
@@ -55,16 +55,27 @@ impl Checker<'_> {
         for (path, _, what) in given.iter().filter(|(_, given, _)| *given) {
             self.refuse(path, *what, format!("remove `{path}`, or `reorder`"));
         }
-        let lateness = file.allowed_lateness.as_ref().and_then(|text| parse_duration(&text.0).ok());
-        if lateness.is_some_and(|lateness| lateness > Span::ZERO) {
-            let what = "with `reorder` a late record cannot be put where it belongs: those behind it are out";
-            self.refuse("allowed_lateness", what, "remove it; a larger `watermark.delay` waits longer");
-        }
+        let what = "with `reorder` a late record cannot be put where it belongs: those behind it are out";
+        self.no_lateness(file, what);
         Some((OperatorSpec::Reorder, Vec::new(), Vec::new()))
     }
 
-    fn window(&mut self, choice: &WindowChoice) -> Option<OperatorSpec> {
-        let instead = "use `tumbling`, `hopping` or `session`";
+    fn sliding(&mut self, file: &JobFile, section: &SlidingSection) -> Option<OperatorSpec> {
+        let size = self.above_zero("window.sliding.size", &section.size);
+        let what =
+            "with `sliding` a late record would change the results of all that came within `size` after it";
+        self.no_lateness(file, what);
+        Some(OperatorSpec::Sliding(SlidingSpec { size: size? }))
+    }
+
+    fn no_lateness(&mut self, file: &JobFile, what: &str) {
+        let lateness = file.allowed_lateness.as_ref().and_then(|text| parse_duration(&text.0).ok());
+        if lateness.is_some_and(|lateness| lateness > Span::ZERO) {
+            self.refuse("allowed_lateness", what, "remove it; a larger `watermark.delay` waits longer");
+        }
+    }
+
+    fn window(&mut self, file: &JobFile, choice: &WindowChoice) -> Option<OperatorSpec> {
         let (kind, size, step, offset, timezone) = match choice {
             WindowChoice::Tumbling(section) => {
                 ("tumbling", &section.size, None, &section.offset, &section.timezone)
@@ -72,10 +83,7 @@ impl Checker<'_> {
             WindowChoice::Hopping(section) => {
                 ("hopping", &section.size, Some(&section.step), &section.offset, &section.timezone)
             }
-            WindowChoice::Sliding(_) => {
-                self.unsupported("window.sliding", "sliding windows", instead);
-                return None;
-            }
+            WindowChoice::Sliding(section) => return self.sliding(file, section),
             WindowChoice::Session(section) => return self.sessions(section),
         };
         let path = |key: &str| format!("window.{kind}.{key}");

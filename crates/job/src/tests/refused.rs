@@ -152,12 +152,12 @@ fn wrong_types() {
     replaced(
         WINDOW,
         "window: { tumbling: { size: 1s }, hopping: { size: 2s, step: 1s } }",
-        "job.yaml:7:1: window: expected exactly one of tumbling, hopping, session, found 2 keys; see docs/job.md",
+        "job.yaml:7:1: window: expected exactly one of tumbling, hopping, sliding, session, found 2 keys; see docs/job.md",
     );
     replaced(
         WINDOW,
         "window: [tumbling]",
-        "job.yaml:7:1: window: expected one of tumbling, hopping, session, found a list; see docs/job.md",
+        "job.yaml:7:1: window: expected one of tumbling, hopping, sliding, session, found a list; see docs/job.md",
     );
     replaced(
         "key: record_key",
@@ -254,6 +254,17 @@ fn numbers_out_of_range() {
 }
 
 #[test]
+fn sliding_with_lateness() {
+    replaced(
+        "tumbling: { size: 10s }",
+        "sliding: { size: 0s }\nallowed_lateness: 1s",
+        "\
+job.yaml:8:20: window.sliding.size: must be more than zero; give a longer duration
+job.yaml:9:19: allowed_lateness: with `sliding` a late record would change the results of all that came within `size` after it; remove it; a larger `watermark.delay` waits longer",
+    );
+}
+
+#[test]
 fn reordering_with_what_it_cannot_have() {
     replaced(
         WINDOW,
@@ -286,12 +297,6 @@ fn sessions() {
 
 #[test]
 fn what_is_not_supported_yet() {
-    let window = "use `tumbling`, `hopping` or `session`";
-    replaced(
-        "tumbling: { size: 10s }",
-        "sliding: { size: 2h }",
-        &format!("job.yaml:8:3: window.sliding: not supported yet: sliding windows at line 8; {window}"),
-    );
     appended(
         "early: 5s",
         "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",

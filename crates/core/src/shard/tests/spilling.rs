@@ -132,9 +132,13 @@ proptest! {
     fn a_shard_that_spills_is_one_that_does_not(
         events in events(), size in 1i64..80, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000,
         share in prop_oneof![Just(0usize), 500usize..3_000], chunk in prop_oneof![Just(1usize), 20usize..200], log_limit in 300u64..3_000,
-        reorders in any::<bool>(),
+        kind in 0u8..4,
     ) {
-        let job = if reorders { reordering() } else { spec(size.max(step), step, lateness) };
+        let job = match kind {
+            0 => reordering(),
+            1 => sliding(size),
+            _ => spec(size.max(step), step, lateness),
+        };
         let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk };
         let take_over = |state: ShardState| {
             let mut shard = ShardMachine::take_over(Shard(0), &job, limits, state, 7, AssignmentId::default()).unwrap();
