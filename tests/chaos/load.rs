@@ -100,8 +100,8 @@ fn record(made: u64, user: u32, chance: &mut SmallRng) -> Result<String> {
 
 /// A producer that is replaced when it stands still.
 ///
-/// librdkafka 2.12.1 was seen to: a broker that has just started may say that the cluster has no brokers, whereupon the client lets go
-/// of the thread of the one there is, and waits for ever. With several brokers that cannot be.
+/// librdkafka 2.12.1 was seen to, once: after the only broker had been stopped and started, the client had no thread for it any more, and
+/// waited for ever. Why is not known.
 struct Outlet {
     bootstrap: String,
     topic: &'static str,
