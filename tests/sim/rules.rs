@@ -86,7 +86,7 @@ use tidegate_core::{
 };
 
 /// Within this many seeds a broken rule has to show.
-const SOUGHT: u64 = 2_000;
+const SOUGHT: u64 = 6_000;
 
 /// Breaks a rule and looks for a seed that violates one of `invariants`, and that holds with the rule.
 fn shows(mutation: Mutation, invariants: &[&str]) {

@@ -369,7 +369,7 @@ fn faults(dice: &mut Dice) -> Faults {
         return Faults::default();
     }
     let kinds = FaultKind::ALL.into_iter().filter(|_| dice.chance(400)).collect();
-    let mut often = |most: u64| if dice.chance(300) { dice.within(0, most) } else { 0 };
+    let mut often = |most: u64| if dice.chance(400) { dice.within(0, most) } else { 0 };
     Faults {
         count: often(30),
         kinds,
@@ -379,6 +379,6 @@ fn faults(dice: &mut Dice) -> Faults {
         commit_delayed: often(80),
         admin_lost: often(150),
         admin_slow: often(300),
-        store_damaged: often(900),
+        store_damaged: often(900).max(often(900)),
     }
 }
