@@ -1,11 +1,11 @@
 //! Every aggregate over a year of real departures, against what DuckDB computed: to the row, floats and quantiles within what is stated.
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Read};
 
 use flate2::read::GzDecoder;
 use serde_json::{Map, Value};
 
-use crate::dev::{Broker, Run, job_file, root, signal_to};
+use crate::dev::{Broker, job_file, over_flights, root};
 
 /// A carrier and the start of a day.
 type Window = (String, i64);
@@ -21,28 +21,11 @@ fn they_are_those_of_duckdb_on_apache_kafka_with_three_workers_of_which_one_is_k
 }
 
 fn equal_duckdb(broker: Broker, workers: u32, killed: Option<&str>) {
-    let Some(mut arguments) = broker.arguments() else { return };
     let folder = tempfile::tempdir().unwrap();
     let data = root().join("tests/data/flights");
     let output = folder.path().join("output.ndjson");
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    arguments.extend(["--job".into(), text(&job_file(folder.path(), "flights-aggregates.yaml"))]);
-    arguments.extend([
-        "--input".into(),
-        text(&data.join("flights.ndjson.gz")),
-        "--output".into(),
-        text(&output),
-    ]);
-    arguments.extend(["--workers".into(), workers.to_string(), "--verify".into()]);
-    let mut run = Run::start(folder, &arguments);
-    if let Some(name) = killed {
-        let pid = run.pid_of(name);
-        run.until_reading();
-        signal_to(pid, "-KILL");
-        run.until("again", |line| line.starts_with(&format!("started {name} again")).then_some(()));
-    }
-    // Its folder is there as long as this is.
-    let ended = run.end();
+    let job = job_file(folder.path(), "flights-aggregates.yaml");
+    let Some(ended) = over_flights(folder, &job, broker, workers, killed) else { return };
     let [records, ..] = ended.verified();
     assert_eq!(records, 336_776);
 

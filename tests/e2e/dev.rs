@@ -239,3 +239,29 @@ pub fn is_running(pid: u32) -> bool {
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z')
 }
+
+/// Runs a job over the flights to its end and verifies it, a process killed in the middle; `None` where there is no such broker here.
+/// Results and dead letters are in `output.ndjson` and `letters.ndjson` of the folder, which is there as long as the answer is.
+pub fn over_flights(
+    folder: TempDir,
+    job: &Path,
+    broker: Broker,
+    workers: u32,
+    killed: Option<&str>,
+) -> Option<Ended> {
+    let mut arguments = broker.arguments()?;
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let input = root().join("tests/data/flights/flights.ndjson.gz");
+    let (output, letters) = (folder.path().join("output.ndjson"), folder.path().join("letters.ndjson"));
+    arguments.extend(["--job".into(), text(job), "--input".into(), text(&input)]);
+    arguments.extend(["--output".into(), text(&output), "--dead-letters".into(), text(&letters)]);
+    arguments.extend(["--workers".into(), workers.to_string(), "--verify".into()]);
+    let mut run = Run::start(folder, &arguments);
+    if let Some(name) = killed {
+        let pid = run.pid_of(name);
+        run.until_reading();
+        signal_to(pid, "-KILL");
+        run.until("again", |line| line.starts_with(&format!("started {name} again")).then_some(()));
+    }
+    Some(run.end())
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs::File, io::Read};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-use crate::dev::{Broker, Run, job_file, root, signal_to};
+use crate::dev::{Broker, job_file, over_flights, root};
 
 const TUMBLING: &str = "flights-tumbling.yaml";
 const HOPPING: &str = "flights-hopping.yaml";
@@ -92,24 +92,11 @@ fn a_coordinator_killed_in_the_middle_changes_nothing() {
 }
 
 fn equals_sql(job: &str, broker: Broker, workers: u32, killed: Option<&str>) {
-    let Some(mut arguments) = broker.arguments() else { return };
     let folder = tempfile::tempdir().unwrap();
     let data = root().join("tests/data/flights");
     let (output, letters) = (folder.path().join("output.ndjson"), folder.path().join("letters.ndjson"));
-    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    arguments.extend(["--job".into(), text(&job_file(folder.path(), job))]);
-    arguments.extend(["--input".into(), text(&data.join("flights.ndjson.gz"))]);
-    arguments.extend(["--output".into(), text(&output), "--dead-letters".into(), text(&letters)]);
-    arguments.extend(["--workers".into(), workers.to_string(), "--verify".into()]);
-
-    let mut run = Run::start(folder, &arguments);
-    if let Some(name) = killed {
-        let pid = run.pid_of(name);
-        run.until_reading();
-        signal_to(pid, "-KILL");
-        run.until("again", |line| line.starts_with(&format!("started {name} again")).then_some(()));
-    }
-    let ended = run.end();
+    let file = job_file(folder.path(), job);
+    let Some(ended) = over_flights(folder, &file, broker, workers, killed) else { return };
     let [records, windows, dead_letters] = ended.verified();
 
     let expected = match job {

@@ -10,7 +10,7 @@ use std::{
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-use crate::dev::{Broker, Run, job_file, root, signal_to};
+use crate::dev::{Broker, job_file, over_flights, root};
 
 /// Those of the job file.
 const PARTITIONS: usize = 8;
@@ -57,7 +57,6 @@ fn flights_that_wait_in_runs() {
 }
 
 fn are_in_order(broker: Broker, workers: u32, killed: Option<&str>, state: &str) {
-    let Some(mut arguments) = broker.arguments() else { return };
     let folder = tempfile::tempdir().unwrap();
     let input = root().join("tests/data/flights/flights.ndjson.gz");
     let (output, letters) = (folder.path().join("output.ndjson"), folder.path().join("letters.ndjson"));
@@ -66,19 +65,7 @@ fn are_in_order(broker: Broker, workers: u32, killed: Option<&str>, state: &str)
         let text = std::fs::read_to_string(&job).unwrap();
         std::fs::write(&job, format!("{}\n{state}", text.replace("delay: 24h", "delay: 30d"))).unwrap();
     }
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    arguments.extend(["--job".into(), text(&job), "--input".into(), text(&input)]);
-    arguments.extend(["--output".into(), text(&output), "--dead-letters".into(), text(&letters)]);
-    arguments.extend(["--workers".into(), workers.to_string(), "--verify".into()]);
-
-    let mut run = Run::start(folder, &arguments);
-    if let Some(name) = killed {
-        let pid = run.pid_of(name);
-        run.until_reading();
-        signal_to(pid, "-KILL");
-        run.until("again", |line| line.starts_with(&format!("started {name} again")).then_some(()));
-    }
-    let ended = run.end();
+    let Some(ended) = over_flights(folder, &job, broker, workers, killed) else { return };
     let verified = ended.verified();
 
     let (expected, cancelled) = sorted(&input);

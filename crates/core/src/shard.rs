@@ -394,17 +394,8 @@ impl ShardMachine {
             let last_missed = missed.last().unwrap_or(first_missed);
             let reason = if gone(grid.last_end(time)) { Reason::Late } else { Reason::LatePartial };
             let Some(payload) = payload_of(&frame.rows, row) else { return Late::LacksPayload };
-            let letter = DeadLetter {
-                partition: frame.partition,
-                offset: offset_of(frame, row),
-                reason,
-                detail: String::new(),
-                event_time: Some(time),
-                watermark: self.state.watermark,
-                missed: Some((grid.start_of(first_missed), last_missed)),
-                payload,
-            };
-            self.push_dead_letter(letter);
+            let missed = Some((grid.start_of(first_missed), last_missed));
+            self.push_late(frame, row, (reason, missed), payload);
             if reason == Reason::Late {
                 return Late::DeadLettered;
             }
@@ -417,6 +408,26 @@ impl ShardMachine {
             self.touch_late(grid, end, key);
         }
         Late::Applies
+    }
+
+    /// Puts out a record that came too late, with why, and start and end of what it missed.
+    fn push_late(
+        &mut self,
+        frame: &ShardFrame,
+        row: usize,
+        (reason, missed): (Reason, Option<(EventTime, EventTime)>),
+        payload: Arc<Payload>,
+    ) {
+        self.push_dead_letter(DeadLetter {
+            partition: frame.partition,
+            offset: offset_of(frame, row),
+            reason,
+            detail: String::new(),
+            event_time: frame.rows.times.get(row).map(|time| EventTime(*time)),
+            watermark: self.state.watermark,
+            missed,
+            payload,
+        });
     }
 
     fn push_dead_letter(&mut self, letter: DeadLetter) {

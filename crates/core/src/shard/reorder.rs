@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{ENTRY_OVERHEAD, Reordered, ShardMachine, ShardState, offset_of};
 use crate::{
     block::Closing,
-    dead_letter::{DeadLetter, Reason},
+    dead_letter::Reason,
     frame::ShardFrame,
     ordered::{Buffered, Kept, PLACE_BYTES, Place},
     runs::{Part, Unreadable, Walk},
@@ -37,16 +37,7 @@ impl ShardMachine {
             let (payload, offset) = (Arc::clone(&payload.1), offset_of(frame, row));
             let time = rows.times.get(row).map_or(EventTime(0), |time| EventTime(*time));
             if time < self.on_time_from {
-                self.push_dead_letter(DeadLetter {
-                    partition: frame.partition,
-                    offset,
-                    reason: Reason::Late,
-                    detail: String::new(),
-                    event_time: Some(time),
-                    watermark: self.state.watermark,
-                    missed: None,
-                    payload,
-                });
+                self.push_late(frame, row, (Reason::Late, None), payload);
                 continue;
             }
             let record = Buffered { key: rows.key(row).into(), kept: Kept::Whole(payload) };

@@ -8,7 +8,7 @@ use super::{ENTRY_OVERHEAD, Late, Pane, ShardMachine, closing::Emitted, commit::
 use crate::{
     aggregate::{At, Layout, Value},
     block::{Block, Closing},
-    dead_letter::{DeadLetter, Reason},
+    dead_letter::Reason,
     entry::EntryKey,
     frame::{RowReader, ShardFrame},
     sessions::{Session, Sessions},
@@ -57,17 +57,7 @@ impl ShardMachine {
             return Late::Applies;
         }
         let Some(payload) = super::payload_of(&frame.rows, row) else { return Late::LacksPayload };
-        let letter = DeadLetter {
-            partition: frame.partition,
-            offset: super::offset_of(frame, row),
-            reason: Reason::Late,
-            detail: String::new(),
-            event_time: Some(time),
-            watermark: self.state.watermark,
-            missed: Some((time, end)),
-            payload,
-        };
-        self.push_dead_letter(letter);
+        self.push_late(frame, row, (Reason::Late, Some((time, end))), payload);
         Late::DeadLettered
     }
 

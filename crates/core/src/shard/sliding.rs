@@ -15,7 +15,7 @@ use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, offset_of, payload_of
 use crate::{
     aggregate::{At, Layout, RowBuf},
     block::Closing,
-    dead_letter::{DeadLetter, Reason},
+    dead_letter::Reason,
     frame::ShardFrame,
     ordered::{Buffered, Kept, Place},
     runs::Unreadable,
@@ -62,16 +62,7 @@ impl ShardMachine {
                     lacking = rows.offsets.get(row).copied();
                     break;
                 };
-                self.push_dead_letter(DeadLetter {
-                    partition,
-                    offset,
-                    reason: Reason::Late,
-                    detail: String::new(),
-                    event_time: Some(time),
-                    watermark: self.state.watermark,
-                    missed: None,
-                    payload,
-                });
+                self.push_late(frame, row, (Reason::Late, None), payload);
                 continue;
             }
             accumulators.clear();
