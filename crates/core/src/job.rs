@@ -119,13 +119,21 @@ impl OperatorSpec {
         }
     }
 
+    /// How long before W the records are that a window to come may hold; of sessions, which have no such bound, those of the last gap.
+    #[must_use]
+    pub fn trail(&self) -> Span {
+        match self {
+            Self::Sliding(sliding) => sliding.size,
+            Self::Windows(_) | Self::Sessions(_) | Self::Reorder => self.reach(),
+        }
+    }
+
     /// The grid of windows of fixed size.
     #[must_use]
     pub fn grid(&self) -> Option<Grid> {
         match self {
             Self::Windows(windows) => Some(Grid::new(windows)),
-            Self::Sessions(_) => None,
-            Self::Reorder | Self::Sliding(_) => None,
+            Self::Sessions(_) | Self::Reorder | Self::Sliding(_) => None,
         }
     }
 

@@ -273,9 +273,8 @@ impl<'a> Owner<'a> {
 
     /// Records before this are in no window any more.
     fn purged_before(&self) -> Option<EventTime> {
-        let (reach, lateness) =
-            (self.actor.ground.job.core.operator.reach(), self.actor.ground.job.core.allowed_lateness);
-        Some(self.machine.state().watermark()?.minus(reach).minus(lateness))
+        let core = &self.actor.ground.job.core;
+        Some(self.machine.state().watermark()?.minus(core.operator.trail()).minus(core.allowed_lateness))
     }
 
     /// Acts on the end of a commit; the reason where serving ends with it.

@@ -208,7 +208,10 @@ fn bytes_of(record: &OutputRecord, headers: &[Header]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::{shard::Pane, time::Partition};
+    use tidegate_core::{
+        shard::Pane,
+        time::{Offset, Partition},
+    };
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -263,6 +266,9 @@ mod tests {
         };
         let rows = [row("a", 0, 10), row("c", 0, 10), row("b", 10, 20), row("a", 10, 20)];
         assert_eq!(times(&rows), [(0, vec![0, 9]), (3, vec![10])]);
+        // A window that ends with its record: (0, 10].
+        let sliding = ResultRow { record: Some((Partition(0), Offset(7))), ..row("a", 0, 10) };
+        assert_eq!(times(&[sliding]), [(0, vec![9, 10])]);
     }
 
     #[test]
