@@ -10,10 +10,10 @@ import pytest
 
 from conftest import PROGRAMS, ROOT, TOOLS, run
 
-# Of the whole image, uncompressed. 60 MB are wanted; with TLS, OpenSSL for Kafka among it, release programs come to 70.3 MB
-# (2026-11-25; 54.9 before; thin LTO does not help: 71.3). Where there are no release programs those of the development profile
+# Of the whole image, uncompressed. 60 MB are wanted and not reached: with TLS, OpenSSL for Kafka among it, release programs come to
+# 70.3 MB (2026-11-25; 54.9 before; thin LTO does not help: 71.3), so that the test fails where there are some. Where there are no release programs those of the development profile
 # stand in for them, which their assertions make larger: 80.2 MB.
-LIMIT = {"release": 72_000_000, "debug": 84_000_000}
+LIMIT = {"release": 60_000_000, "debug": 84_000_000}
 
 
 def programs():
