@@ -134,11 +134,8 @@ impl Candidate {
         let instance = instance.as_deref();
         let reign = self.when_reachable(|| lead(&self.admin, kafka, job, *durability, instance)).await?;
         let (sender, events) = mpsc::channel(WAITING);
-        let desk = Desk {
-            fingerprint: reign.record.fingerprint,
-            shards: reign.record.shards,
-            events: sender.clone(),
-        };
+        let desk =
+            Desk { fingerprint: job.fingerprint(), shards: reign.record.shards, events: sender.clone() };
         let (watch, owner) = self.parts(reign, sender, events);
         self.sign.leads(desk).await;
         tokio::select! {

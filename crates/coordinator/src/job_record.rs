@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 pub struct JobRecord {
     /// Drawn when the job began; in every changelog and every handshake.
     pub job: JobId,
-    /// [`Job::fingerprint`].
+    /// [`Job::fingerprint`] of the program that wrote it.
     pub fingerprint: u64,
     /// [`Job::describe`]: explains a fingerprint that does not match.
     pub description: String,
@@ -134,24 +134,14 @@ impl JobRecord {
     ///
     /// [`Error::JobDiffers`] with the first key that differs.
     pub fn matches(&self, job: &Job) -> Result<()> {
-        if self.fingerprint == job.fingerprint() {
-            return Ok(());
-        }
-        let differs = |key: String, recorded, given| Error::JobDiffers {
+        let Some(difference) = first_difference(&self.description, &job.describe()) else { return Ok(()) };
+        let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
+        Err(Error::JobDiffers {
             job: job.name.clone(),
             topic: job.control_topic(),
-            key,
-            recorded,
-            given,
-        };
-        let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
-        Err(match first_difference(&self.description, &job.describe()) {
-            Some(difference) => differs(difference.key, value(difference.first), value(difference.second)),
-            None => differs(
-                "fingerprint".to_owned(),
-                format!("{:016x}", self.fingerprint),
-                format!("{:016x}", job.fingerprint()),
-            ),
+            key: difference.key,
+            recorded: value(difference.first),
+            given: value(difference.second),
         })
     }
 
@@ -247,6 +237,7 @@ mod tests {
         let record = JobRecord::draw(&job(JOB), &source, vec![Offset(0); 4]);
         record.matches(&job(JOB)).unwrap();
         record.matches(&job(&JOB.replace("delay: 2s", "delay: 3s"))).unwrap();
+        record.matches(&job(&JOB.replace("field: /ts", "field: /at"))).unwrap();
         let other = job(&JOB.replace("size: 10s", "size: 20s"));
         let error = record.matches(&other).unwrap_err().to_string();
         assert!(

@@ -2,14 +2,17 @@
 //!
 //! The text has one `key: value` per line, in a fixed order, and begins with its version; the fingerprint is
 //! `xxh3_64` of it. Both outlive the process in the job record and are frozen by a golden test. Not in it is what may
-//! change from one start to the next: delays, lateness, the sink, intervals, memory.
+//! change from one start to the next: where the event time is, delays, lateness, the sink, intervals, memory.
 
-use crate::job::{Format, Job, KeySource, TimeSource, TimeUnit};
+use crate::job::{Format, Job, KeySource};
 use std::fmt::Write;
 use tidegate_core::job::{AggregateFn, ColumnKind, Comparison, Condition, Literal, OperatorSpec, Ranks};
 
 /// Changes only together with what older job records are compared to.
-const VERSION: &str = "tidegate job fingerprint: 1";
+const VERSION: &str = "tidegate job fingerprint: 2";
+/// Had `source.event_time` too, an entry a line.
+const VERSION_1: &str = "tidegate job fingerprint: 1";
+const EVENT_TIME: &str = "source.event_time[";
 
 /// A key in which two jobs differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,20 +53,6 @@ impl Job {
                 KeySource::RecordKey => "record_key".to_owned(),
             },
         );
-        for (index, source) in self.source.event_time.iter().enumerate() {
-            line(
-                &format!("source.event_time[{index}]"),
-                match source {
-                    TimeSource::Header { name, unit } => {
-                        format!("header {} {}", quoted(name), unit_word(*unit))
-                    }
-                    TimeSource::Field { pointer, unit } => {
-                        format!("field {} {}", quoted(pointer), unit_word(*unit))
-                    }
-                    TimeSource::RecordTimestamp => "record_timestamp".to_owned(),
-                },
-            );
-        }
         match &self.core.operator {
             OperatorSpec::Windows(window) => {
                 line("window.size_ms", window.size.millis().to_string());
@@ -156,7 +145,8 @@ fn function_words(function: &AggregateFn) -> String {
     word.to_owned()
 }
 
-/// The first key in which two texts of [`Job::describe`] differ; `None` when they are the same.
+/// The first key in which two texts of [`Job::describe`], of this version or an earlier one, differ; `None`: a job of either
+/// may continue from the state of the other.
 #[must_use]
 pub fn first_difference(first: &str, second: &str) -> Option<Difference> {
     let (first, second): (Vec<_>, Vec<_>) = (entries(first), entries(second));
@@ -169,20 +159,15 @@ pub fn first_difference(first: &str, second: &str) -> Option<Difference> {
 }
 
 fn entries(text: &str) -> Vec<(&str, &str)> {
-    text.lines().map(|line| line.split_once(": ").unwrap_or((line, ""))).collect()
+    let first = text.lines().next() == Some(VERSION_1);
+    text.lines()
+        .map(|line| if line == VERSION_1 { VERSION } else { line })
+        .map(|line| line.split_once(": ").unwrap_or((line, "")))
+        .filter(|(key, _)| !(first && key.starts_with(EVENT_TIME)))
+        .collect()
 }
 
 /// As JSON text, so that no value can look like another line.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn unit_word(unit: TimeUnit) -> &'static str {
-    match unit {
-        TimeUnit::Seconds => "s",
-        TimeUnit::Millis => "ms",
-        TimeUnit::Micros => "us",
-        TimeUnit::Nanos => "ns",
-        TimeUnit::Rfc3339 => "rfc3339",
-    }
 }
