@@ -240,9 +240,21 @@ pub fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| state != 'Z')
 }
 
-/// Runs a job over the flights to its end and verifies it, a process killed in the middle; `None` where there is no such broker here.
-/// Results and dead letters are in `output.ndjson` and `letters.ndjson` of the folder, which is there as long as the answer is.
+/// Runs a job over the flights, as [`over`] does.
 pub fn over_flights(
+    folder: TempDir,
+    job: &Path,
+    broker: Broker,
+    workers: u32,
+    killed: Option<&str>,
+) -> Option<Ended> {
+    over("flights/flights.ndjson.gz", folder, job, broker, workers, killed)
+}
+
+/// Runs a job over a file of `tests/data` to its end and verifies it, a process killed in the middle; `None` where there is no such
+/// broker here. Results and dead letters are in `output.ndjson` and `letters.ndjson` of the folder, which is there as long as the answer is.
+pub fn over(
+    input: &str,
     folder: TempDir,
     job: &Path,
     broker: Broker,
@@ -251,7 +263,7 @@ pub fn over_flights(
 ) -> Option<Ended> {
     let mut arguments = broker.arguments()?;
     let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let input = root().join("tests/data/flights/flights.ndjson.gz");
+    let input = root().join("tests/data").join(input);
     let (output, letters) = (folder.path().join("output.ndjson"), folder.path().join("letters.ndjson"));
     arguments.extend(["--job".into(), text(job), "--input".into(), text(&input)]);
     arguments.extend(["--output".into(), text(&output), "--dead-letters".into(), text(&letters)]);

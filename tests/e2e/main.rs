@@ -12,6 +12,7 @@ mod cold_start;
 mod coordinators;
 mod dev;
 mod drifting;
+mod duckdb;
 mod flights;
 mod formats;
 mod hostile;
