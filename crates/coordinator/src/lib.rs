@@ -17,6 +17,7 @@ pub mod job_record;
 mod leader;
 mod metrics;
 mod owner;
+pub mod program;
 mod seat;
 pub mod service;
 mod status;

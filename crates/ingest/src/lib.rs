@@ -12,6 +12,7 @@ mod event;
 mod links;
 mod metrics;
 mod outbox;
+pub mod program;
 mod reading;
 mod schema_desk;
 mod service;

@@ -19,6 +19,7 @@ mod feed;
 mod ground;
 mod inspect;
 mod owner;
+pub mod program;
 mod registration;
 mod render;
 mod replies;

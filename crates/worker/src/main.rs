@@ -2,32 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tidegate_runtime::telemetry;
-use tidegate_worker::config::Config;
-
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match start(Config::parse()).await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("window-worker: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn start(config: Config) -> anyhow::Result<ExitCode> {
-    if config.common.print_config {
-        println!("{}", serde_json::to_string_pretty(&config)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let telemetry = telemetry::init(&config.common.telemetry("window-worker"))?;
-    let outcome = tidegate_worker::run(config).await?;
-    drop(telemetry);
-    // Calls that block on a broker that does not answer are not waited for.
-    outcome.exit()
+fn main() -> ExitCode {
+    tidegate_worker::program::main()
 }
