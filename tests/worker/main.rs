@@ -37,6 +37,7 @@ macro_rules! on_both_brokers {
 on_both_brokers! {
     owning {
         a_window_comes_out_when_the_watermark_passes_it,
+        a_worker_is_ready_once_its_shards_have_caught_up,
         a_late_record_is_a_whole_dead_letter,
         what_a_shard_cannot_cover_it_asks_for,
         an_ingest_has_one_stream_the_last,

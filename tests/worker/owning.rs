@@ -42,6 +42,21 @@ pub async fn a_window_comes_out_when_the_watermark_passes_it(mut rig: Rig) -> Re
     worker.stop().await
 }
 
+pub async fn a_worker_is_ready_once_its_shards_have_caught_up(mut rig: Rig) -> Result<()> {
+    let (worker, mut coordinator) = rig.worker("w").await?;
+    worker.until_unready(None).await;
+    coordinator.announce(1, 1, 100).await?;
+    coordinator.assign(1, 1).await?;
+    worker.until_unready(Some("shards [1] are not caught up")).await;
+    let mut ingest = rig.ingest(&coordinator).await?;
+    ingest.want(1).await?;
+    let mut session = ingest.open(1, 0).await?;
+    ingest.feed(&mut session, 120, &[(110, "a", 1)]).await?;
+    ingest.durable(1, 1).await?;
+    worker.until_unready(None).await;
+    worker.stop().await
+}
+
 pub async fn a_late_record_is_a_whole_dead_letter(mut rig: Rig) -> Result<()> {
     let (worker, mut coordinator) = rig.worker("w").await?;
     coordinator.announce(1, 1, 100).await?;

@@ -199,19 +199,26 @@ fn text_of(bytes: Option<&[u8]>) -> String {
 pub struct Worker {
     runtime: Option<Runtime>,
     tasks: Tasks,
+    readiness: Readiness,
 }
 
 impl Worker {
     async fn start(settings: Settings) -> Result<Self> {
         let runtime =
             Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("worker").build()?;
-        let tasks = Tasks::new();
-        let group = tasks.clone();
-        let started = runtime.spawn(async move {
-            start(settings, &mut metrics::registry("rig"), Readiness::new(), &group).await
-        });
+        let (tasks, readiness) = (Tasks::new(), Readiness::new());
+        let (group, ready) = (tasks.clone(), readiness.clone());
+        let started =
+            runtime.spawn(async move { start(settings, &mut metrics::registry("rig"), ready, &group).await });
         started.await??;
-        Ok(Self { runtime: Some(runtime), tasks })
+        Ok(Self { runtime: Some(runtime), tasks, readiness })
+    }
+
+    /// Waits until this is why the worker is not ready; `None`: until it is.
+    pub async fn until_unready(&self, reason: Option<&str>) {
+        while self.readiness.why_not().as_deref() != reason {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Ends the worker as SIGTERM does.

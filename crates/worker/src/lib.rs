@@ -20,6 +20,7 @@ mod ground;
 mod inspect;
 mod owner;
 pub mod program;
+mod progress;
 mod registration;
 mod render;
 mod replies;

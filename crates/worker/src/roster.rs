@@ -14,16 +14,23 @@ use std::{
 
 use tidegate_core::{
     announcement::{Announcement, AssignmentId},
-    time::Shard,
+    time::{Shard, Tick},
 };
 use tidegate_proto::v1::{self, worker_report::Message};
-use tidegate_runtime::task::{self, Shutdown};
-use tokio::sync::{mpsc, watch};
+use tidegate_runtime::{
+    metrics::Readiness,
+    task::{self, Shutdown},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     actor::{Actor, FromShard, Leave, News, ToShard},
     caution::Caution,
     ground::Ground,
+    progress::{self, Progress},
     stats::Stats,
 };
 
@@ -31,6 +38,8 @@ use crate::{
 const INBOX: usize = 1024;
 /// News that may wait: each actor sends one or two.
 const NEWS: usize = 1024;
+/// How often it is looked at how far the shards have come.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a shard's actor is reached.
 #[derive(Clone, Debug)]
@@ -64,6 +73,7 @@ pub(crate) struct Roster {
     actors: BTreeMap<Shard, Entry>,
     cautions: BTreeMap<Shard, Caution>,
     news: (mpsc::Sender<FromShard>, mpsc::Receiver<FromShard>),
+    readiness: Readiness,
 }
 
 struct Entry {
@@ -72,22 +82,26 @@ struct Entry {
     left: bool,
     /// The assignment that follows once the actor has ended.
     next: Option<AssignmentId>,
+    progress: Progress,
 }
 
 impl Roster {
-    pub(crate) fn new(ground: Ground, wires: Wires) -> Self {
+    pub(crate) fn new(ground: Ground, wires: Wires, readiness: Readiness) -> Self {
         Self {
             ground: Arc::new(ground),
             wires,
             actors: BTreeMap::new(),
             cautions: BTreeMap::new(),
             news: mpsc::channel(NEWS),
+            readiness,
         }
     }
 
     /// Serves until the shutdown is requested and every shard is left.
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         let mut draining = false;
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(draining && self.actors.is_empty()) {
             tokio::select! {
                 directive = self.wires.directives.recv(), if !draining => match directive {
@@ -96,7 +110,21 @@ impl Roster {
                 },
                 Some(news) = self.news.1.recv() => self.heard(news, draining).await,
                 () = shutdown.requested(), if !draining => draining = self.drain().await,
+                _ = look.tick() => self.tell_readiness(),
             }
+        }
+    }
+
+    /// Ready is a worker whose shards are all restored and have caught up, within a bound.
+    fn tell_readiness(&mut self) {
+        let now = Tick(self.ground.clock.tick());
+        for (shard, entry) in &mut self.actors {
+            entry.progress.look(self.ground.stats.standing(*shard).watermark, now);
+        }
+        let serving = self.actors.iter().filter(|(_, entry)| !entry.left);
+        match progress::why_not(serving.map(|(shard, entry)| (*shard, entry.progress))) {
+            Some(reason) => self.readiness.not_ready(reason),
+            None => self.readiness.ready(),
         }
     }
 
@@ -168,8 +196,10 @@ impl Roster {
             restored_in: Duration::ZERO,
         };
         task::spawn(format!("shard-{shard}"), actor.run());
-        self.actors.insert(shard, Entry { route: Route { assignment, inbox }, left: false, next: None });
+        let (route, progress) = (Route { assignment, inbox }, Progress::Restoring);
+        self.actors.insert(shard, Entry { route, left: false, next: None, progress });
         self.publish();
+        self.tell_readiness();
     }
 
     async fn heard(&mut self, FromShard { shard, assignment, news }: FromShard, draining: bool) {
@@ -177,6 +207,7 @@ impl Roster {
             News::Ready => {
                 let ready = v1::ShardReady { shard: Some(owned(&self.ground.stats, shard, assignment)) };
                 self.report(Message::Ready(ready)).await;
+                self.restored(shard, assignment);
             }
             News::Left => self.has_left(shard, assignment, Message::Released).await,
             News::Fenced(caution) => {
@@ -185,6 +216,18 @@ impl Roster {
             }
             News::Ended => self.ended(shard, draining).await,
         }
+    }
+
+    fn restored(&mut self, shard: Shard, assignment: AssignmentId) {
+        let now = Tick(self.ground.clock.tick());
+        let announced = self.wires.announcements.borrow().as_ref().and_then(|known| known.watermark);
+        let own = self.ground.stats.standing(shard).watermark;
+        if let Some(entry) = self.actors.get_mut(&shard)
+            && entry.route.assignment == assignment
+        {
+            entry.progress = Progress::restored(own, announced, now);
+        }
+        self.tell_readiness();
     }
 
     /// The actor has let go of the shard; the coordinator hears of it unless it has given the shard to this worker anew.

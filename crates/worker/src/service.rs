@@ -181,8 +181,7 @@ impl Shards {
             ground = lay_ground(self.job, job_id, self.state, self.kafka, self.stats) => ground?,
             () = shutdown.requested() => return Ok(()),
         };
-        self.readiness.ready();
-        Roster::new(ground, self.wires).run(shutdown).await;
+        Roster::new(ground, self.wires, self.readiness).run(shutdown).await;
         Ok(())
     }
 }
