@@ -7,8 +7,9 @@ use rdkafka::{
     admin::{AlterConfig, ResourceSpecifier},
     producer::{BaseProducer, BaseRecord, Producer},
 };
+use tidegate_devbroker::{ApiKey, Fault};
 use tidegate_tests::{
-    ApacheKafka,
+    ApacheKafka, DevKafka,
     clients::{self, Isolation},
 };
 
@@ -97,6 +98,32 @@ fn a_broker_that_freezes_and_restarts_stops_nothing_and_is_complained_of_once() 
         let complaints = log.lines().filter(|line| line.contains(" librdkafka: ")).count();
         assert!(complaints <= 3, "{complaints} complaints of {name}:\n{log}");
     }
+}
+
+/// As librdkafka was seen once: the client is alive, and fetches no more.
+#[test]
+fn a_client_that_reads_nothing_although_records_wait_is_replaced() {
+    let broker = DevKafka::start().unwrap();
+    let (mut services, topic) = services(broker.bootstrap(), "standstill", 2);
+    services.start_all();
+    let producer = plain(broker.bootstrap());
+    for partition in 0..2 {
+        send(&producer, &topic, partition, 0..500);
+    }
+    services.until_covered(1_000, WINDOW_MS);
+    // Longer than any patience: what is answered at last is of no use to anybody.
+    broker.faults().always(ApiKey::Fetch, Fault::Delay(Duration::from_secs(600)));
+    // Until no answer is under way that was asked for before: it would bring what is sent now.
+    thread::sleep(Duration::from_secs(2));
+    for partition in 0..2 {
+        send(&producer, &topic, partition, 500..1_000);
+    }
+    services.until_logged("ingest", "the Kafka client reads nothing although records wait: it is replaced");
+    broker.faults().clear(ApiKey::Fetch);
+    let watermark = services.until_covered(2_000, WINDOW_MS);
+    let said = services.verify(watermark);
+    assert!(said.contains("records=2000") && said.contains("mismatches=0"), "{said}");
+    assert!(services.metrics("ingest").contains("tidegate_ingest_replaced_clients_total{"));
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub(crate) enum Event {
         /// Its answer, if it gave one.
         ends: Option<PartitionEnds>,
     },
+    /// The brokers were asked where the source ends, because a lane does not move; their answer, if they gave one.
+    Ends(Option<Vec<PartitionEnds>>),
     /// The registry has answered: a schema, or why there is none.
     Schema {
         /// Which one was asked for.

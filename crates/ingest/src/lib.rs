@@ -18,6 +18,7 @@ mod schema_desk;
 mod service;
 mod skew_metric;
 mod source_watch;
+mod standstill;
 mod timestamps;
 mod traces;
 mod worker_link;

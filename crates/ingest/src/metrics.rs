@@ -49,6 +49,7 @@ pub(crate) struct IngestMetrics {
     delays: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
     skews: Family<PartitionLabel, SkewHistogram>,
     demotions: Counter,
+    replaced_clients: Counter,
     skipped: Family<PartitionLabel, Counter>,
     timestamps: Family<TimestampLabel, Counter>,
     waits_for_schema: Gauge,
@@ -95,6 +96,12 @@ impl IngestMetrics {
             "Workers without credit that reading went on without",
             demotions.clone(),
         );
+        let replaced_clients = Counter::default();
+        registry.register(
+            "tidegate_ingest_replaced_clients",
+            "Kafka clients that read nothing although there was something to read, and were replaced",
+            replaced_clients.clone(),
+        );
         let skipped = Family::default();
         registry.register(
             "tidegate_ingest_skipped_offsets",
@@ -122,6 +129,7 @@ impl IngestMetrics {
             delays,
             skews,
             demotions,
+            replaced_clients,
             skipped,
             timestamps,
             waits_for_schema,
@@ -142,6 +150,11 @@ impl IngestMetrics {
     /// A worker had no credit, and reading goes on without it.
     pub(crate) fn demoted(&self) {
         self.demotions.inc();
+    }
+
+    /// A Kafka client stood still and was replaced.
+    pub(crate) fn replaced_client(&self) {
+        self.replaced_clients.inc();
     }
 
     /// So many offsets of a partition were deleted before they were read.

@@ -7,7 +7,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -26,15 +26,26 @@ use tidegate_core::{
 };
 use tidegate_extract::{Extractor, Reject};
 use tidegate_job::{Job, OnDataLoss};
-use tidegate_kafka::{GroupReader, PartitionReader, ReaderEvent, Record, RecordBatch};
+use tidegate_kafka::{
+    GroupReader, KafkaConfig, PartitionReader, ReaderEvent, ReaderOptions, Record, RecordBatch,
+};
 use tidegate_proto::v1;
 use tidegate_runtime::{clock::Clock, metrics::Readiness};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ahead::Ahead, error::Error, event::Event, links::Links, metrics::IngestMetrics, outbox::Outbox,
-    schema_desk::SchemaDesk, source_watch::Changed, timestamps::TimestampWatch, traces::Traces,
+    ahead::Ahead,
+    error::Error,
+    event::Event,
+    links::Links,
+    metrics::IngestMetrics,
+    outbox::Outbox,
+    schema_desk::SchemaDesk,
+    source_watch::Changed,
+    standstill::{Asker, Standstill},
+    timestamps::TimestampWatch,
+    traces::Traces,
 };
 
 /// Frames are cut and reports go this often.
@@ -54,12 +65,19 @@ pub(crate) struct Reading {
     schemas: Option<SchemaDesk>,
     waiting: Waiting,
     timestamps: TimestampWatch,
+    readers: Readers,
     main: GroupReader,
     catch_up: PartitionReader,
+    standstill: Standstill,
+    asker: Asker,
     partitions: BTreeMap<Partition, SourcePartition>,
     paused: BTreeMap<Partition, bool>,
+    /// Partitions whose catch-up lane waits for what it feeds.
+    catch_up_waits: BTreeSet<Partition>,
     /// How many partitions have been given to this process so far; numbers their sessions.
     readings: u64,
+    /// Whether the group has given this process its part, which may be nothing.
+    is_member: bool,
     timing: Timing,
     term: Term,
     /// Starts that the readers have not yet answered: what comes before the answer was read earlier.
@@ -83,6 +101,28 @@ struct Waiting {
     catch_up: Option<RecordBatch>,
 }
 
+/// Opens the clients that read the source.
+pub(crate) struct Readers {
+    /// The cluster.
+    pub(crate) kafka: KafkaConfig,
+    /// The source topic.
+    pub(crate) topic: String,
+    /// The job's consumer group.
+    pub(crate) group: String,
+}
+
+impl Readers {
+    /// A member of the group, and a reader for shards that are behind.
+    fn open(&self) -> Result<(GroupReader, PartitionReader), tidegate_kafka::Error> {
+        let Self { kafka, topic, group } = self;
+        let options = ReaderOptions::default();
+        Ok((
+            GroupReader::join(kafka, topic, group, options)?,
+            PartitionReader::open(kafka, topic, group, options)?,
+        ))
+    }
+}
+
 /// What a [`Reading`] is made of.
 pub(crate) struct Parts {
     /// The job.
@@ -93,10 +133,8 @@ pub(crate) struct Parts {
     pub(crate) schemas: Option<SchemaDesk>,
     /// The process's clock.
     pub(crate) clock: Clock,
-    /// The member of the job's consumer group.
-    pub(crate) main: GroupReader,
-    /// Reads for shards that are behind.
-    pub(crate) catch_up: PartitionReader,
+    /// Where records come from.
+    pub(crate) readers: Readers,
     /// Bytes of frames that may be under way to a worker.
     pub(crate) credit_window: u64,
     /// Opens streams to workers.
@@ -107,17 +145,21 @@ pub(crate) struct Parts {
     pub(crate) metrics: IngestMetrics,
     /// Traces of records, where there is a collector.
     pub(crate) traces: Option<Traces>,
-    /// Ready once the coordinator has taken this ingest.
+    /// Ready once the coordinator has taken this ingest and the group has given it its part.
     pub(crate) readiness: Readiness,
 }
 
 impl Reading {
     /// A reading that has no partitions yet.
-    #[must_use]
-    pub(crate) fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// When the Kafka client refuses its configuration.
+    pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
+        let (main, catch_up) = parts.readers.open()?;
+        let asker = Asker::new(parts.readers.kafka.clone(), parts.readers.topic.clone());
         let ahead = Ahead::new(parts.job.core.watermark.max_future_skew);
         let timing = Timing { max_drift: parts.job.max_drift, ..Timing::default() };
-        Self {
+        Ok(Self {
             ahead,
             extractor: parts.extractor,
             schemas: parts.schemas,
@@ -126,11 +168,16 @@ impl Reading {
             job: parts.job,
             job_id: None,
             clock: parts.clock,
-            main: parts.main,
-            catch_up: parts.catch_up,
+            readers: parts.readers,
+            main,
+            catch_up,
+            standstill: Standstill::default(),
+            asker,
             partitions: BTreeMap::new(),
             paused: BTreeMap::new(),
+            catch_up_waits: BTreeSet::new(),
             readings: 0,
+            is_member: false,
             timing,
             term: Term::default(),
             starting: HashMap::new(),
@@ -143,7 +190,7 @@ impl Reading {
             metrics: parts.metrics,
             traces: parts.traces,
             readiness: parts.readiness,
-        }
+        })
     }
 
     /// Takes what came before the readers were opened.
@@ -239,6 +286,12 @@ impl Reading {
                 }
             }
             Event::End { partition, ends } => self.on_end_of(partition, ends),
+            Event::Ends(ends) => {
+                let now = self.now();
+                if let Some((partition, offset)) = self.standstill.answered(ends.as_deref(), now) {
+                    self.replace_readers(partition, offset)?;
+                }
+            }
             Event::Schema { id, answer } => {
                 self.extractor.learn(id, answer.as_ref().map_err(Clone::clone));
                 self.go_on();
@@ -351,11 +404,11 @@ impl Reading {
                 }
             }
             ReaderEvent::Assigned { partitions, generation } => self.on_assigned(&partitions, generation),
-            ReaderEvent::Revoked { partitions } | ReaderEvent::Lost { partitions } => {
-                for partition in &partitions {
-                    self.leave(*partition);
-                }
-                self.ask();
+            ReaderEvent::Revoked { partitions } => self.leave_all(&partitions),
+            ReaderEvent::Lost { partitions } => {
+                self.is_member = false;
+                self.leave_all(&partitions);
+                self.tell_readiness();
             }
             ReaderEvent::Failed(error) if error.is_retriable() => {
                 tracing::warn!(%error, "reading goes on after a failure");
@@ -440,12 +493,54 @@ impl Reading {
         if !partitions.is_empty() {
             self.ask();
         }
+        self.is_member = true;
+        self.tell_readiness();
+    }
+
+    /// The clients are of no use any more: new ones join the group and begin where the shards are.
+    fn replace_readers(&mut self, partition: Partition, offset: Offset) -> Result<(), Error> {
+        tracing::warn!(
+            partition = partition.0,
+            offset = offset.0,
+            "the Kafka client reads nothing although records wait: it is replaced"
+        );
+        self.metrics.replaced_client();
+        (self.main, self.catch_up) = self.readers.open()?;
+        self.starting.clear();
+        self.waiting = Waiting::default();
+        self.is_member = false;
+        self.leave_all(&self.read_here());
+        self.tell_waiting();
+        Ok(())
+    }
+
+    /// The lanes that are to move where there are records for them, and their positions.
+    fn moving(&self) -> Vec<(Partition, LaneKind, Offset)> {
+        let catch_up_rests = self.held.catch_up || self.waiting.catch_up.is_some();
+        let lanes = self.partitions.iter().flat_map(|(partition, source)| {
+            let main = source.main().filter(|_| !self.is_held(*partition));
+            let waits = catch_up_rests || self.catch_up_waits.contains(partition);
+            let catch_up = source.catch_up().filter(|_| !waits);
+            let of = |kind, position| (*partition, kind, position);
+            main.map(|lane| of(LaneKind::Main, lane.position()))
+                .into_iter()
+                .chain(catch_up.map(|lane| of(LaneKind::CatchUp, lane.position())))
+        });
+        lanes.collect()
+    }
+
+    fn leave_all(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.leave(*partition);
+        }
+        self.ask();
     }
 
     fn leave(&mut self, partition: Partition) {
         tracing::info!(partition = partition.0, "the group took a partition away");
         self.partitions.remove(&partition);
         self.paused.remove(&partition);
+        self.catch_up_waits.remove(&partition);
         self.outbox.forget(partition);
         self.metrics.forget(partition);
         self.ahead.forget(partition);
@@ -519,6 +614,8 @@ impl Reading {
     fn tell_readiness(&self) {
         if !self.outbox.has_coordinator() {
             self.readiness.not_ready("no stream to the coordinator");
+        } else if !self.is_member {
+            self.readiness.not_ready("the consumer group has not given it its partitions yet");
         } else if self.waiting.main.is_some() || self.waiting.catch_up.is_some() {
             self.readiness.not_ready("waits for a schema that the registry does not give");
         } else {
@@ -582,7 +679,10 @@ impl Reading {
             match effect {
                 Effect::Start(kind, offset) => self.start(kind, partition, offset),
                 Effect::Stop(LaneKind::Main) => self.main.control().stop(partition),
-                Effect::Stop(LaneKind::CatchUp) => self.catch_up.unassign(partition),
+                Effect::Stop(LaneKind::CatchUp) => {
+                    self.catch_up_waits.remove(&partition);
+                    self.catch_up.unassign(partition);
+                }
                 Effect::HoldCatchUp(holds) => self.hold_catch_up(partition, holds),
                 Effect::ProveEnd => self.prove_end(partition),
                 Effect::Open(connection, opening) => {
@@ -610,16 +710,21 @@ impl Reading {
                     self.main.control().pause(partition);
                 }
             }
-            LaneKind::CatchUp => self.catch_up.assign(partition, offset),
+            LaneKind::CatchUp => {
+                self.catch_up_waits.remove(&partition);
+                self.catch_up.assign(partition, offset);
+            }
         }
     }
 
-    fn hold_catch_up(&self, partition: Partition, holds: bool) {
+    fn hold_catch_up(&mut self, partition: Partition, holds: bool) {
         tracing::debug!(partition = partition.0, holds, "alignment of what catches up");
         let control = self.catch_up.control();
         if holds {
+            self.catch_up_waits.insert(partition);
             control.pause(partition);
         } else {
+            self.catch_up_waits.remove(&partition);
             control.resume(partition);
         }
     }
@@ -717,6 +822,10 @@ impl Reading {
             .collect();
         if !offsets.is_empty() {
             self.main.control().commit(&offsets);
+        }
+        let moving = self.moving();
+        if self.standstill.look(moving.into_iter(), self.now()) {
+            self.asker.ask(self.to_self.clone());
         }
         for (order, (partition, source)) in self.partitions.iter().enumerate() {
             if let Some(main) = source.main() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tidegate_job::{Job, JobFile, UnknownSchema};
-use tidegate_kafka::{Admin, GroupReader, PartitionReader, ReaderOptions};
+use tidegate_kafka::Admin;
 use tidegate_proto::v1;
 use tidegate_runtime::{
     clock::Clock,
@@ -21,7 +21,7 @@ use crate::{
     event::Event,
     links::{self, Links},
     metrics::IngestMetrics,
-    reading::{Parts, Reading},
+    reading::{Parts, Readers, Reading},
     schema_desk::SchemaDesk,
     source_watch::SourceWatch,
     traces::Traces,
@@ -73,13 +73,12 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         task::spawn("source-watch", watch.run(events.clone()));
         let unknown = job.source.format.registry().map_or(UnknownSchema::Wait, |place| place.unknown_schema);
         let schemas = schema_registry.map(|registry| SchemaDesk::new(registry, unknown, events.clone()));
-        let options = ReaderOptions::default();
+        let readers = Readers { kafka, topic: job.source.topic.clone(), group: job.group().to_owned() };
         let parts = Parts {
             extractor,
             schemas,
             clock: Clock::start(),
-            main: GroupReader::join(&kafka, &job.source.topic, job.group(), options)?,
-            catch_up: PartitionReader::open(&kafka, &job.source.topic, job.group(), options)?,
+            readers,
             credit_window,
             links: Links::new(job.fingerprint(), ingest, tls, events.clone()),
             events: (events, incoming),
@@ -92,7 +91,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
             readiness,
             job,
         };
-        Reading::new(parts).begin(first)?.run(shutdown).await
+        Reading::new(parts)?.begin(first)?.run(shutdown).await
     };
     tasks.spawn("reading", reading);
     let outcome = tasks.run_until_shutdown(config.common.drain).await?;
