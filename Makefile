@@ -6,7 +6,7 @@ DURATION ?= 60s
 SECONDS_EACH ?= 60
 PROFILE := debug
 
-.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny secrets image deployment rules setup
+.PHONY: demo test unit sim conformance e2e chaos bench fuzz lint fmt deny secrets image certificates deployment rules setup
 
 demo: setup ## the clicks stream on an embedded broker; Ctrl-C stops
 	cargo build --workspace --bins
@@ -57,6 +57,9 @@ secrets: setup ## looks for passwords, keys and tokens in all that was ever comm
 
 image: ## needs a container engine
 	docker build -f docker/Dockerfile -t tidegate:dev .
+
+certificates: ## docker/secrets, for docker/compose.tls.yaml: certificates and a password, made anew; needs openssl
+	docker/certificates.sh docker/secrets
 
 deployment: setup ## image, compose file, Kubernetes manifests: resolved, validated, held against the programs; no engine, no cluster
 	.ci/tools

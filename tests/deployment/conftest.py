@@ -34,24 +34,27 @@ def overlays():
     return {name: kustomize(f"k8s/overlays/{name}") for name in OVERLAYS}
 
 
+def composed(*files):
+    return json.loads(run(TOOLS / "bin" / "compose", "-format=json", *files, cwd=ROOT / "docker"))
+
+
 @pytest.fixture(scope="session")
 def compose():
-    text = run(TOOLS / "bin" / "compose", "-format=json", "compose.yaml", cwd=ROOT / "docker")
-    return json.loads(text)
+    return composed("compose.yaml")
 
 
 def load(path):
     return yaml.safe_load((ROOT / path).read_text())
 
 
-def accepted(words, job):
+def accepted(words, job, environment=None):
     """What a program makes of its command line: the services as their configuration, `tidegate` as its help."""
     program, *arguments = words
     arguments = [re.sub(r"^--job=.*", f"--job={job}", argument) for argument in arguments]
     if program == "tidegate":
         run(PROGRAMS / program, *arguments, "--help")
         return {}
-    return json.loads(run(PROGRAMS / program, *arguments, "--print-config"))
+    return json.loads(run(PROGRAMS / program, *arguments, "--print-config", env=environment))
 
 
 def seconds(text):

@@ -1,8 +1,9 @@
 """docker/compose.yaml, resolved as `docker compose config` does, and what it mounts."""
 
 import pathlib
+import re
 
-from conftest import ROOT, accepted, load, run, seconds
+from conftest import ROOT, accepted, composed, load, run, seconds
 
 TIDEGATE = {"coordinator-0", "coordinator-1", "ingest-0", "ingest-1", "worker-0", "worker-1", "worker-2"}
 AROUND = {"kafka", "clicks", "otel-collector", "jaeger", "prometheus", "grafana"}
@@ -90,3 +91,31 @@ def test_the_collector_hands_on_what_it_takes(compose):
         assert traces[kind] and set(traces[kind]) == set(config[kind])
     assert config["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].endswith(":4317")
     assert config["exporters"]["otlp/jaeger"]["endpoint"].partition(":")[0] in compose["services"]
+
+
+def test_with_tls_everybody_has_what_the_certificates_and_the_password_need(compose, tmp_path):
+    secured = composed("compose.yaml", "compose.tls.yaml")
+    assert set(secured["services"]) == set(compose["services"])
+    run(ROOT / "docker/certificates.sh", tmp_path)
+    assert tmp_path.stat().st_mode & 0o077 == 0, "others on the machine can read the keys"
+    files = {pathlib.Path(secret["file"]).name for secret in secured["secrets"].values()}
+    assert all((tmp_path / name).is_file() for name in files | {"kafka.env"})
+    for name in TIDEGATE | {"clicks"}:
+        service = secured["services"][name]
+        mounted = {f"/run/secrets/{secret['source']}" for secret in service["secrets"]}
+        assert set(service["environment"].values()) <= mounted, name
+        assert service["command"] == compose["services"][name]["command"]
+    config = accepted(compose["services"]["worker-0"]["command"], job(compose), secured["services"]["worker-0"]["environment"])
+    assert config["tls_cert"] == "/run/secrets/services.crt" and config["kafka_config"] == "/run/secrets/kafka.properties"
+    assert "/run/secrets/kafka-ca.crt" in (tmp_path / "kafka.properties").read_text()
+
+    for name, hosts in [("services", TIDEGATE - {"ingest-0", "ingest-1"}), ("kafka", {"kafka"})]:
+        run("openssl", "verify", "-CAfile", tmp_path / f"{name}-ca.crt", tmp_path / f"{name}.crt")
+        for host in hosts | {"localhost"}:
+            said = run("openssl", "x509", "-in", tmp_path / f"{name}.crt", "-noout", "-checkhost", host)
+            assert "does match" in said, f"{name}.crt is not for {host}"
+    broker = dict(line.split("=", 1) for line in secured["services"]["kafka"]["environment"])
+    assert broker["KAFKA_ADVERTISED_LISTENERS"].startswith("SECURE://kafka:9092,")
+    assert "SECURE:SASL_SSL,OUTSIDE:SASL_SSL" in broker["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"]
+    [password] = re.findall(r"^sasl.password=(.+)$", (tmp_path / "kafka.properties").read_text(), re.MULTILINE)
+    assert (tmp_path / "kafka.env").read_text().count(f'user_tidegate="{password}"') == 2

@@ -19,7 +19,7 @@ const PASSWORD: &str = "TIDEGATE_KAFKA_SASL_PASSWORD";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, clap::Args)]
 pub struct Access {
     /// Properties of librdkafka, `name=value` a line (`sasl.password`, `ssl.certificate.location`, …); flags win over it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_KAFKA_CONFIG")]
     pub kafka_config: Option<PathBuf>,
     /// How to speak to the brokers [default: plaintext, or what --kafka-config says]
     #[arg(long, value_name = "PROTOCOL", value_enum)]

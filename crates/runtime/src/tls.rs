@@ -24,13 +24,13 @@ const ALPN: &[u8] = b"h2";
 #[derive(Clone, Debug, Default, Serialize, clap::Args)]
 pub struct Flags {
     /// Certificate of this process with its chain (PEM), to speak mutual TLS with its peers [default: plain text]
-    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TLS_CERT", requires = "tls_key", requires = "tls_ca")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of `--tls-cert` (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// Certificates of the authorities whose certificates peers may have (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TLS_CA", requires = "tls_cert")]
     pub tls_ca: Option<PathBuf>,
 }
 
