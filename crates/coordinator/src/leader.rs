@@ -4,8 +4,8 @@
 //! ```text
 //! look at the job record ─► source topic ─► init `<job>-control` ─► leader record ─► read control topic
 //!   (a wrong job file          (made if        (fences)             its offset = term       │
-//!    deposes nobody)            asked for)                                                  ▼
-//!                     serve ◄─ outputs ◄─ changelog is whole ◄── job record there? ──no──► job record + genesis blocks,
+//!    deposes nobody)            asked for)     meanwhile: outputs, changelog                ▼
+//!                               serve ◄─ changelog is whole ◄── job record there? ──no──► job record + genesis blocks,
 //!                                                                                          one transaction
 //! ```
 //!
@@ -50,6 +50,8 @@ pub(crate) struct Approach {
     pub(crate) source: TopicDescription,
     /// Who led last, where that can be seen.
     pub(crate) leader: Option<LeaderRecord>,
+    /// For certain no job record was there.
+    pub(crate) is_new: bool,
 }
 
 /// Looks whether this job can be led, and finds or makes source and control topic. Deposes nobody.
@@ -61,7 +63,11 @@ pub(crate) async fn approach(
 ) -> Result<Approach> {
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
-    let seen = if admin.topic(&control).await?.is_some() { look(kafka, &control).await? } else { None };
+    let seen = match admin.topic(&control).await? {
+        Some(_) => look(kafka, &control).await?,
+        None => Some(Control::default()),
+    };
+    let is_new = seen.as_ref().is_some_and(|control| control.job.is_none());
     let Control { leader, job: known } = seen.unwrap_or_default();
     let source = match &known {
         Some(record) => {
@@ -73,7 +79,7 @@ pub(crate) async fn approach(
         None => topics.source().await?,
     };
     topics.control().await?;
-    Ok(Approach { source, leader: leader.map(|(_, record)| record) })
+    Ok(Approach { source, leader: leader.map(|(_, record)| record), is_new })
 }
 
 /// Comes to lead `job`.
@@ -84,12 +90,16 @@ pub(crate) async fn lead(
     durability: Durability,
     instance: Option<&str>,
 ) -> Result<Reign> {
-    let Approach { source, .. } = approach(admin, kafka, job, durability).await?;
+    let Approach { source, is_new, .. } = approach(admin, kafka, job, durability).await?;
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
     let leader = LeaderRecord::draw(instance);
     let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control, leader };
-    let (desk, term, found) = blocking("lead", move || desk.take()).await?;
+    // On a new cluster the first transaction takes a second, and so do the topics: both at once. A changelog is made only where
+    // none can have been lost.
+    let changelog = async { if is_new { topics.changelog().await } else { Ok(()) } };
+    let taking = blocking("lead", move || desk.take());
+    let ((desk, term, found), (), ()) = tokio::try_join!(taking, changelog, topics.outputs())?;
     let record = match found {
         Some(record) => {
             record.matches(job)?;
@@ -107,7 +117,6 @@ pub(crate) async fn lead(
             record
         }
     };
-    topics.outputs().await?;
     Ok(Reign { term, record, partitions: source.partitions })
 }
 

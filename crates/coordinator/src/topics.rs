@@ -65,26 +65,34 @@ impl Topics<'_> {
 
     /// Results and dead letters, made if they are missing: partition = shard.
     pub(crate) async fn outputs(&self) -> Result<()> {
-        for name in [&self.job.sink.topic, &self.job.dead_letter.topic] {
-            if self.admin.topic(name).await?.is_none() {
-                let mut configs = self.kept();
-                configs.insert(MAX_MESSAGE.to_owned(), self.dead_letter_bytes().await?.to_string());
-                self.create(NewTopic {
-                    name: name.clone(),
-                    partitions: self.job.core.shards,
-                    replication: self.durability.replication,
-                    configs,
-                })
-                .await?;
-            }
+        let (sink, dead_letter) = (&self.job.sink.topic, &self.job.dead_letter.topic);
+        tokio::try_join!(self.output(sink), self.output(dead_letter)).map(drop)
+    }
+
+    async fn output(&self, name: &str) -> Result<()> {
+        if self.admin.topic(name).await?.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let mut configs = self.kept();
+        configs.insert(MAX_MESSAGE.to_owned(), self.dead_letter_bytes().await?.to_string());
+        self.create(NewTopic {
+            name: name.to_owned(),
+            partitions: self.job.core.shards,
+            replication: self.durability.replication,
+            configs,
+        })
+        .await
+    }
+
+    /// The changelog of a job that has no record: made if it is missing.
+    pub(crate) async fn changelog(&self) -> Result<()> {
+        self.internal(self.job.changelog_topic(), self.job.core.shards, TopicRole::Changelog).await
     }
 
     /// The changelog of a job that begins: made if it is missing, and empty.
     pub(crate) async fn empty_changelog(&self) -> Result<()> {
         let topic = self.job.changelog_topic();
-        self.internal(topic.clone(), self.job.core.shards, TopicRole::Changelog).await?;
+        self.changelog().await?;
         let holds_something: Vec<Partition> = self
             .admin
             .ends(&topic)
