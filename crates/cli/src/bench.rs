@@ -7,10 +7,12 @@
 //!    sent (on each partition, the first with event time ≥ end + δ) to the moment a `read_committed` consumer has the result.
 //!    Sent, not stored: the producer's linger counts too, so that the figure is an upper bound.
 //!
-//! With `--recovery` another phase instead ([`recovery`]): a worker is killed and comes back.
+//! With `--recovery` another phase instead ([`recovery`]): a worker is killed and comes back. With `--compare` another
+//! ([`compare`]): what traces or metrics cost.
 //!
 //! The first line has the figures of the project's targets; the others what else was seen.
 
+mod compare;
 mod cost;
 mod paced;
 mod recovery;
@@ -61,6 +63,12 @@ pub(crate) struct BenchArgs {
     /// preloaded as state, and shows what the others notice of it and how long shards stand still as they move
     #[arg(long)]
     recovery: bool,
+    /// Instead of both phases: what this costs, under the load of the second phase, by two jobs at once that differ in nothing else
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "recovery")]
+    compare: Option<compare::Compared>,
+    /// Rounds of `--compare`
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    rounds: u32,
     /// Runs this job file instead of the one of 10 s tumbling windows: clicks as its source, `NAME` as the job's name and in its
     /// topics, `PARTITIONS` as their number
     #[arg(long, value_name = "FILE")]
@@ -89,6 +97,9 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     if args.recovery {
         println!("{}", recovery::measure(&args, &kafka, &folder).await?.line());
         return Ok(());
+    }
+    if let Some(what) = args.compare {
+        return compare::measure(&args, &kafka, &folder, what).await;
     }
     let cost = if args.events > 0 { Some(cost::measure(&args, &kafka, &folder).await?) } else { None };
     let visible = if args.seconds > 0 { Some(visible::measure(&args, &kafka, &folder).await?) } else { None };
@@ -134,6 +145,7 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
         coordinators: vec![services::free_address()?],
         log: args.log.clone(),
         credit_mib: None,
+        more: Vec::new(),
     })
 }
 

@@ -125,6 +125,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
         coordinators: (0..args.coordinators).map(|_| services::free_address()).collect::<Result<_>>()?,
         log: args.log.clone(),
         credit_mib: args.credit_mib,
+        more: Vec::new(),
     };
     let mut run = Run::start(deployment, args.workers, job.clone(), kafka.clone(), finite).await?;
     let last = run.watch().await;

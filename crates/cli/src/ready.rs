@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When nothing answers there, or something else does.
 pub(crate) async fn run(address: &str) -> Result<bool> {
-    let answer = tokio::time::timeout(PATIENCE, ask(address));
+    let answer = tokio::time::timeout(PATIENCE, ask(address, "/readyz"));
     let answer = answer.await.with_context(|| format!("{address} does not answer"))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default();
@@ -31,11 +31,11 @@ pub(crate) async fn run(address: &str) -> Result<bool> {
     }
 }
 
-/// HTTP 1.0: the connection ends with the answer.
-async fn ask(address: &str) -> Result<String> {
+/// What `address` answers where it is asked for `path`, head and body. HTTP 1.0: the connection ends with the answer.
+pub(crate) async fn ask(address: &str, path: &str) -> Result<String> {
     let connected = TcpStream::connect(address).await;
     let mut stream = connected.with_context(|| format!("cannot connect to {address}"))?;
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)

@@ -36,6 +36,8 @@ pub(crate) struct Deployment {
     pub(crate) log: String,
     /// MiB of frames under way to a worker, if not ingest's own default.
     pub(crate) credit_mib: Option<u64>,
+    /// Flags for all of them besides.
+    pub(crate) more: Vec<String>,
 }
 
 /// A running service.
@@ -43,6 +45,8 @@ pub(crate) struct Deployment {
 pub(crate) struct Service {
     /// Its name, which is that of its log file.
     pub(crate) name: String,
+    /// Where it serves its metrics.
+    pub(crate) metrics: SocketAddr,
     child: Child,
     log: PathBuf,
 }
@@ -104,6 +108,7 @@ impl Deployment {
 
     fn start(&self, name: &str, binary: &str, arguments: &[&str]) -> Result<Service> {
         let path = beside_this_program(binary)?;
+        let metrics = free_address()?;
         let log = self.folder.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
         let child = Command::new(&path)
@@ -111,9 +116,10 @@ impl Deployment {
             .arg("--job")
             .arg(&self.job)
             .args(["--kafka", &self.kafka, "--log", &self.log])
-            .args(["--metrics", "127.0.0.1:0"])
+            .args(["--metrics", &metrics.to_string()])
             .args(self.tls.arguments())
             .args(self.access.arguments())
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
@@ -122,7 +128,7 @@ impl Deployment {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", path.display()))?;
-        Ok(Service { name: name.to_owned(), child, log })
+        Ok(Service { name: name.to_owned(), metrics, child, log })
     }
 }
 

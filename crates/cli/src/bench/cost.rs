@@ -95,7 +95,7 @@ pub(super) async fn preload(args: &BenchArgs, kafka: &KafkaConfig, job: &Job) ->
         for made in 0..events {
             let now = start + i64::try_from(made * 1_000 / RECORDS_PER_SECOND)?;
             let click = clicks.next(now);
-            paced::send(&mut producer, &topic, &click, now)?;
+            paced::send(&mut producer, &topic, &click, now, &[])?;
         }
         producer.flush(Duration::from_secs(300))?;
         Ok(())

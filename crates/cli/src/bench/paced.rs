@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use tidegate_core::time::{EventTime, Partition, Shard};
 use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Producer, Step, tail};
+use tidegate_runtime::trace::TRACEPARENT;
 
 use crate::{
     clicks::{Click, Clicks},
@@ -39,13 +40,23 @@ pub(super) fn percentile(delays: &[i64], percent: usize) -> Option<i64> {
     delays.get(at).copied()
 }
 
-/// Sends `rate` records a second for `seconds`.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Records a second.
+    pub(super) rate: u64,
+    /// For how long.
+    pub(super) seconds: u64,
+    /// Every record carries a `traceparent`, and one of so many is sampled; `None`: no record has headers.
+    pub(super) sampled: Option<u64>,
+}
+
+/// Sends clicks as they happen.
 pub(super) fn pace(
     kafka: &KafkaConfig,
     topic: &str,
     mut clicks: Clicks,
-    rate: u64,
-    seconds: u64,
+    load: Load,
     sent: &Sent,
 ) -> Result<()> {
     let mut producer = Producer::open(kafka)?;
@@ -54,13 +65,21 @@ pub(super) fn pace(
     loop {
         let now = topics::unix_millis();
         let elapsed = u64::try_from(now - started)?;
-        if elapsed > seconds * 1_000 {
+        if elapsed > load.seconds * 1_000 {
             break;
         }
-        while made < elapsed * rate / 1_000 {
+        while made < elapsed * load.rate / 1_000 {
             made += 1;
             let click = clicks.next(now);
-            send(&mut producer, topic, &click, now)?;
+            match load.sampled {
+                None => send(&mut producer, topic, &click, now, &[])?,
+                Some(every) => {
+                    let flags = u8::from(made % every == 0);
+                    let parent = format!("00-{:032x}-{made:016x}-{flags:02x}", u128::from(made));
+                    let headers = [(TRACEPARENT, Some(parent.as_bytes()))];
+                    send(&mut producer, topic, &click, now, &headers)?;
+                }
+            }
             note(sent, &click, now);
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -70,9 +89,15 @@ pub(super) fn pace(
 }
 
 /// Sends a click whose record timestamp is `now`.
-pub(super) fn send(producer: &mut Producer, topic: &str, click: &Click, now: i64) -> Result<()> {
+pub(super) fn send(
+    producer: &mut Producer,
+    topic: &str,
+    click: &Click,
+    now: i64,
+    headers: &[(&str, Option<&[u8]>)],
+) -> Result<()> {
     let value = Some(click.value.as_bytes());
-    Ok(producer.send(topic, Partition(click.partition), None, value, &[], Some(EventTime(now)))?)
+    Ok(producer.send(topic, Partition(click.partition), None, value, headers, Some(EventTime(now)))?)
 }
 
 /// Keeps, of each partition, the send times of the records that raised its largest event time.

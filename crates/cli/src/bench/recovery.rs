@@ -28,7 +28,7 @@ use tidegate_kafka::{KafkaConfig, Record, Step, Timestamp, tail};
 
 use super::{
     BenchArgs, clicks, cost, deployment, job_of,
-    paced::{self, Seen, Sent, percentile},
+    paced::{self, Load, Seen, Sent, percentile},
     running::Running,
 };
 use crate::{status, topics};
@@ -88,8 +88,8 @@ pub(super) async fn measure(args: &BenchArgs, kafka: &KafkaConfig, folder: &Path
     };
     let pacing = {
         let (kafka, topic, clicks) = (kafka.clone(), job.source.topic.clone(), clicks(args));
-        let (rate, seconds) = (args.rate, BEFORE + AWAY + AFTER);
-        tokio::task::spawn_blocking(move || paced::pace(&kafka, &topic, clicks, rate, seconds, &sent))
+        let load = Load { rate: args.rate, seconds: BEFORE + AWAY + AFTER, sampled: None };
+        tokio::task::spawn_blocking(move || paced::pace(&kafka, &topic, clicks, load, &sent))
     };
     let begun = topics::unix_millis();
     tokio::time::sleep(Duration::from_secs(BEFORE)).await;

@@ -77,6 +77,12 @@ impl Running {
         Ok(self.status.get().await.ok())
     }
 
+    /// Where the services serve their metrics.
+    pub(super) fn metrics(&self) -> Vec<String> {
+        let services = [&self.coordinator, &self.ingest].into_iter().chain(&self.workers);
+        services.map(|service| service.metrics.to_string()).collect()
+    }
+
     /// How many workers there are.
     pub(super) const fn workers(&self) -> usize {
         self.workers.len()

@@ -16,7 +16,7 @@ use tidegate_kafka::KafkaConfig;
 
 use super::{
     BenchArgs, clicks, deployment, job_of,
-    paced::{self, Sent},
+    paced::{self, Load, Sent},
     running::{Cpu, Memory, Running},
 };
 use crate::{status, topics};
@@ -94,8 +94,8 @@ pub(super) async fn measure(args: &BenchArgs, kafka: &KafkaConfig, folder: &Path
     let (cpu_before, commits_before) = (services.cpu()?, commits(&mut services).await?);
     let mut pacing = {
         let (kafka, topic, clicks) = (kafka.clone(), job.source.topic.clone(), clicks(args));
-        let (rate, seconds) = (args.rate, args.seconds);
-        tokio::task::spawn_blocking(move || paced::pace(&kafka, &topic, clicks, rate, seconds, &sent))
+        let load = Load { rate: args.rate, seconds: args.seconds, sampled: None };
+        tokio::task::spawn_blocking(move || paced::pace(&kafka, &topic, clicks, load, &sent))
     };
     let mut memory = Vec::new();
     loop {
