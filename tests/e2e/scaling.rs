@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rdkafka::consumer::Consumer;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tidegate_proto::v1;
 use tidegate_tests::clients::{self, unique};
 use tidegate_tests::{ApacheKafka, apache_kafka, free_port};
@@ -17,6 +19,8 @@ use crate::services::Services;
 const SHARDS: u32 = 16;
 const PARTITIONS: i32 = 4;
 const WINDOW_MS: i64 = 1_000;
+/// `watermark.delay`
+const DELAY_MS: i64 = 500;
 /// `terminationGracePeriodSeconds` of the manifests: then a pod is killed.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -74,6 +78,13 @@ impl StatefulSet {
         begun.elapsed()
     }
 
+    /// Each shard and its owner.
+    fn owners(&mut self) -> BTreeSet<(u32, String)> {
+        self.services.until("owners", |status| {
+            Some(status.owners.iter().map(|owner| (owner.shard, owner.worker.clone())).collect())
+        })
+    }
+
     /// The disk of an ordinal that does not run is lost, and it had one.
     fn lose_disk(&self, ordinal: usize) {
         fs::remove_dir_all(self.services.state_of(&Self::name(ordinal))).unwrap();
@@ -128,8 +139,61 @@ fn load(producer: &BaseProducer, topic: &str, rate: u64, stop: &AtomicBool) -> u
     sent
 }
 
-/// 2 → 5 → 3 → 5 workers under load; gives what each step took.
-fn scaled(kafka: &ApacheKafka, rate: u64) -> Vec<(usize, Duration)> {
+/// A result that a `read_committed` reader got.
+#[derive(Clone, Copy)]
+struct Seen {
+    shard: u32,
+    /// When, ms since the epoch.
+    at: i64,
+    /// How long after the last record that its window needed.
+    delay: i64,
+}
+
+fn now() -> i64 {
+    i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
+/// Reads results as they become visible, until told to stop. A window needs, on each partition, the first record with its end
+/// and the delay as event time, which is when the record is sent: the load's tick of 10 ms counts too.
+fn watch(bootstrap: &str, topic: &str, stop: &AtomicBool) -> Vec<Seen> {
+    let shards = i32::try_from(SHARDS).unwrap();
+    clients::await_partitions(bootstrap, topic, shards).unwrap();
+    let consumer = clients::consumer(bootstrap, clients::Isolation::ReadCommitted).unwrap();
+    let mut all = TopicPartitionList::new();
+    for shard in 0..shards {
+        all.add_partition_offset(topic, shard, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    let mut seen = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(20)) else { continue };
+        let at = now();
+        let result: serde_json::Value = serde_json::from_slice(record.payload().unwrap()).unwrap();
+        let end = result["window_end"].as_i64().unwrap();
+        // Each shard writes to its own partition.
+        let shard = u32::try_from(record.partition()).unwrap();
+        seen.push(Seen { shard, at, delay: at - end - DELAY_MS });
+    }
+    seen
+}
+
+/// How soon results could be read of shards that kept their owner, before a step and during it.
+fn print_delays(seen: &[Seen], stayed: &BTreeSet<u32>, from: i64, begun: i64, until: i64) {
+    let of = |shards: &dyn Fn(u32) -> bool, span: std::ops::Range<i64>| {
+        let inside = seen.iter().filter(|result| shards(result.shard) && span.contains(&result.at));
+        let mut delays: Vec<i64> = inside.map(|result| result.delay).collect();
+        delays.sort_unstable();
+        let at = |percent: usize| delays.get((delays.len() * percent / 100).min(delays.len().max(1) - 1));
+        format!("p50 {:?} p99 {:?} ms of {} results", at(50), at(99), delays.len())
+    };
+    let (stays, moves) = (|shard: u32| stayed.contains(&shard), |shard: u32| !stayed.contains(&shard));
+    println!("visible before, shards that stay: {}", of(&stays, from..begun));
+    println!("visible during, shards that stay: {}", of(&stays, begun..until));
+    println!("visible during, shards that move: {}", of(&moves, begun..until));
+}
+
+/// 2 → 5 → 3 → 5 workers under load, after so long with two; gives what each step took.
+fn scaled(kafka: &ApacheKafka, rate: u64, before: Duration) -> Vec<(usize, Duration)> {
     let bootstrap = kafka.bootstrap();
     let name = unique("scaling");
     let topic = format!("{name}-in");
@@ -146,8 +210,10 @@ fn scaled(kafka: &ApacheKafka, rate: u64) -> Vec<(usize, Duration)> {
         .create()
         .unwrap();
     let stop = AtomicBool::new(false);
+    let results = format!("{name}-out");
     let sent = thread::scope(|scope| {
         let load = scope.spawn(|| load(&producer, &topic, rate, &stop));
+        let watch = scope.spawn(|| watch(bootstrap, &results, &stop));
         // Whatever fails below, the load is to end.
         let ended = Stop(&stop);
         set.scale(2);
@@ -155,13 +221,21 @@ fn scaled(kafka: &ApacheKafka, rate: u64) -> Vec<(usize, Duration)> {
             let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
             (stats.map(|stats| stats.results_final).sum::<u64>() > 0).then_some(())
         });
-        for replicas in [5, 3] {
-            steps.push((replicas, set.scale(replicas)));
-        }
+        // What the start itself costs is not to count as before.
+        thread::sleep(before / 4);
+        let from = now();
+        thread::sleep(before);
+        let (owned, begun) = (set.owners(), now());
+        steps.push((5, set.scale(5)));
+        // The windows that were open in the last move come out too.
+        thread::sleep(Duration::from_millis(2 * 1_000));
+        let (stayed, until) = (set.owners().intersection(&owned).map(|(shard, _)| *shard).collect(), now());
+        steps.push((3, set.scale(3)));
         assert!(set.keeps_disk(3));
         set.lose_disk(4);
         steps.push((5, set.scale(5)));
         drop(ended);
+        print_delays(&watch.join().unwrap(), &stayed, from, begun, until);
         load.join().unwrap()
     });
     let watermark = set.services.until_covered(sent, WINDOW_MS);
@@ -185,12 +259,12 @@ impl Drop for Stop<'_> {
 #[test]
 fn workers_are_scaled_up_and_down_under_load_as_a_stateful_set_is_and_nothing_is_lost() {
     let Some(kafka) = apache_kafka() else { return };
-    scaled(kafka, 2_000);
+    scaled(kafka, 2_000, Duration::ZERO);
 }
 
 #[test]
 #[ignore = "a figure, not a test: cargo test -p tidegate-tests --test e2e measure_scaling -- --ignored --nocapture"]
 fn measure_scaling_at_fifty_thousand_records_a_second() {
     let Some(kafka) = apache_kafka() else { return };
-    scaled(kafka, 50_000);
+    scaled(kafka, 50_000, Duration::from_secs(20));
 }

@@ -54,8 +54,12 @@ impl Services {
     }
 
     fn program(&self, binary: &str) -> Command {
-        let test = std::env::current_exe().unwrap();
-        let path = test.parent().and_then(std::path::Path::parent).unwrap().join(binary);
+        // For figures: those of another profile than the test's.
+        let folder = std::env::var_os("PROGRAMS").map(PathBuf::from).unwrap_or_else(|| {
+            let test = std::env::current_exe().unwrap();
+            test.parent().and_then(std::path::Path::parent).unwrap().to_owned()
+        });
+        let path = folder.join(binary);
         assert!(path.exists(), "build the programs first: cargo build --workspace --bins (make test does)");
         let mut command = Command::new(path);
         command.stdin(Stdio::null());
