@@ -127,6 +127,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(0),
+        replay_ttl: Span::ZERO,
         columns: Vec::new(),
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],
     }

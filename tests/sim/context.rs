@@ -21,6 +21,7 @@ use crate::{
     dice::Dice,
     ledger::Ledger,
     mutation::Mutation,
+    replay::{Asked, DeadTopic},
     scenario::{FaultKind, Faults, Scenario},
     topic::Topic,
 };
@@ -150,6 +151,17 @@ pub enum Event {
         shard: Shard,
         before: Offset,
     },
+    /// Dead letters are asked for back: the scenario's request of this number.
+    Replay(usize),
+    ReplayTick,
+    ReplayAsked {
+        worker: u64,
+        asked: Box<Asked>,
+    },
+    ReplayAnswered {
+        run: u64,
+        at: usize,
+    },
     Fault(FaultKind),
     Start(Role),
     /// Faults end.
@@ -176,6 +188,19 @@ pub struct CommitRequest {
     pub commit: Commit,
     /// The owner's state when the commit was planned.
     pub owner: CanonicalState,
+    /// The dead letters that it has answered for.
+    pub replayed: Vec<Replayed>,
+}
+
+/// A dead letter that came back to a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed {
+    /// Where its record is in the source.
+    pub record: (Partition, Offset),
+    /// W_s when it came.
+    pub watermark: Watermark,
+    /// Whether it was applied; `None`: there were others in its frame.
+    pub applied: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -214,6 +239,7 @@ pub struct Context {
     pub faults: Faults,
     pub mutation: Option<Mutation>,
     pub changelog: Changelog,
+    pub dead_topic: DeadTopic,
     pub ledger: Ledger,
     pub links: BTreeMap<LinkId, Link>,
     pub live: BTreeSet<Process>,
@@ -248,6 +274,7 @@ impl Context {
             faults: scenario.faults.clone(),
             mutation,
             changelog: Changelog::new(&scenario, &topic),
+            dead_topic: DeadTopic::new(scenario.dead_partitions),
             ledger: Ledger::new(Rc::clone(&scenario), Rc::clone(&topic)),
             scenario,
             topic,

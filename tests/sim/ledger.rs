@@ -13,9 +13,10 @@ use tidegate_core::{
 
 use crate::{
     changelog::JOB,
-    context::CommitRequest,
+    context::{CommitRequest, Replayed},
     oracle::{self, Answer, Window},
     reordered::Reordered,
+    replay::MOST_ROWS,
     scenario::Scenario,
     topic::{Record, Topic},
     violation::{ensure, violated},
@@ -29,11 +30,25 @@ pub struct Ledger {
     /// Bytes of a row without records.
     empty_row: usize,
     results: BTreeMap<Window, Vec<ResultRow>>,
-    letters: BTreeMap<(Partition, Offset), DeadLetter>,
+    /// The commit of the last result of each window.
+    emitted: BTreeMap<Window, u64>,
+    letters: BTreeMap<(Partition, Offset), Letter>,
+    /// Commits so far.
+    commits: u64,
     announced: Vec<Announcement>,
     raised: BTreeMap<Partition, Vec<(Offset, EventTime)>>,
     answer: Option<Answer>,
     split: Cell<u64>,
+}
+
+/// A dead letter, and what became of it.
+#[derive(Debug)]
+struct Letter {
+    letter: DeadLetter,
+    /// The number of its commit, and its place in it.
+    at: (u64, usize),
+    /// W_s when it came back to its shard, and whether it was applied.
+    replayed: Option<(Watermark, bool)>,
 }
 
 /// One shard's committed chain.
@@ -70,14 +85,19 @@ impl Ledger {
             most_summaries: 0,
             largest_block: 0,
         };
-        let answer = scenario.exact.then(|| oracle::batch(&scenario.job, topic.records(), |_, _| false));
+        // What a corrected job reads anew is in its results too.
+        let exact = scenario.exact && scenario.replays.is_empty();
+        let good = topic.records().filter(|record| record.rejected.is_none());
+        let answer = exact.then(|| oracle::batch(&scenario.job, good, |_, _| false));
         Self {
             shards: (0..scenario.job.shards).map(|_| account()).collect(),
             empty_row: RowBuf::new(&Layout::new(&scenario.job)).bytes(),
             scenario,
             topic,
             results: BTreeMap::new(),
+            emitted: BTreeMap::new(),
             letters: BTreeMap::new(),
+            commits: 0,
             announced: Vec::new(),
             raised: BTreeMap::new(),
             answer,
@@ -124,6 +144,7 @@ impl Ledger {
 
     /// A transaction is in the log.
     pub fn committed(&mut self, request: &CommitRequest) {
+        self.commits += 1;
         let shard = request.shard;
         let block = &request.commit.block;
         let place = || format!("shard {shard}, block {} of {:x}", block.sequence, block.incarnation);
@@ -153,20 +174,23 @@ impl Ledger {
             format!("{}: {:?} after {:?}", place(), after.watermark(), before.watermark())
         });
         self.check_size(request);
-        for letter in &request.commit.dead_letters {
-            self.take_letter(shard, &before, &after, letter);
+        for (place, letter) in request.commit.dead_letters.iter().enumerate() {
+            self.take_letter(shard, &before, &after, (place, letter));
         }
+        self.take_replayed(shard, &before, &after, &request.replayed);
         let slides = matches!(self.scenario.job.operator, OperatorSpec::Sliding(_));
         for row in request.commit.results.iter().filter(|_| slides) {
             let account = &mut self.shards[shard.0 as usize];
-            account.reordered.take_result(&self.topic, shard, &after, row);
+            let is_good = is_good(&self.letters, self.scenario.job.shards, shard);
+            account.reordered.take_result(&self.topic, &is_good, &after, row);
         }
         for row in request.commit.results.iter().filter(|_| !slides) {
             self.take_result(shard, &after, row);
         }
         let account = &mut self.shards[shard.0 as usize];
+        let is_good = is_good(&self.letters, self.scenario.job.shards, shard);
         for record in &request.commit.reordered {
-            account.reordered.take(&self.topic, shard, &after, record);
+            account.reordered.take(&self.topic, &is_good, &after, record);
         }
         self.check_positions(shard, &before, &after);
         if after.watermark() > before.watermark() {
@@ -182,11 +206,89 @@ impl Ledger {
         let bytes = request.commit.results.len() * row + letters.sum::<usize>() + reordered.sum::<usize>();
         // A late record counts with its entry before the commit, and with its result in it.
         let frame = self.scenario.credit.window as usize + 400 * self.scenario.batch;
-        let bound = self.scenario.limits.commit_bytes * row / 48 + 2 * frame;
+        let replayed = request.replayed.len().min(MOST_ROWS as usize) * self.windows_of_a_record() * row;
+        let bound = self.scenario.limits.commit_bytes * row / 48 + 2 * frame + replayed;
         ensure(bytes <= bound, "I7: a commit is bounded", || format!("{bytes} of {bound} bytes"));
     }
 
-    fn take_letter(&mut self, shard: Shard, before: &ShardState, after: &ShardState, letter: &DeadLetter) {
+    /// At most so many.
+    fn windows_of_a_record(&self) -> usize {
+        match &self.scenario.job.operator {
+            OperatorSpec::Windows(spec) => (spec.size.0 / spec.step.0) as usize + 1,
+            // What it joins is retracted.
+            OperatorSpec::Sessions(_) => 3,
+            OperatorSpec::Reorder | OperatorSpec::Sliding(_) => 1,
+        }
+    }
+
+    /// L2: what came back was a dead letter of the job, came back once, and expired only if nothing is kept for it.
+    fn take_replayed(
+        &mut self,
+        shard: Shard,
+        before: &ShardState,
+        after: &ShardState,
+        replayed: &[Replayed],
+    ) {
+        let (mut applied, mut expired) = (0, 0);
+        for replayed in replayed {
+            let seen = || format!("shard {shard}: {replayed:?}");
+            let (p, offset) = replayed.record;
+            let record =
+                self.topic.log(p).record(offset).filter(|r| r.home(self.scenario.job.shards) == shard);
+            let Some(record) = record else { violated("L2: what comes back is of the shard", seen()) };
+            let Some(letter) = self.letters.get(&replayed.record) else {
+                violated("L2: what comes back was a dead letter", seen())
+            };
+            ensure(letter.replayed.is_none(), "L2: an entry counts once", seen);
+            let is_kept = self.is_kept(record, &letter.letter, replayed.watermark);
+            // Of sessions the ledger does not know which are kept.
+            let sessions = matches!(self.scenario.job.operator, OperatorSpec::Sessions(_));
+            let is_applied = replayed.applied.filter(|_| sessions).unwrap_or(is_kept);
+            let right = replayed.applied.is_none_or(|applied| applied == is_applied);
+            ensure(right && (is_applied || !is_kept), "L2: what has a window that is kept is applied", seen);
+            *(if is_applied { &mut applied } else { &mut expired }) += 1;
+            if let Some(letter) = self.letters.get_mut(&replayed.record) {
+                letter.replayed = Some((replayed.watermark, is_applied));
+            }
+        }
+        let counted = |state: &ShardState| state.answered().counts();
+        let (then, now) = (counted(before), counted(after));
+        ensure(
+            (now.0 - then.0, now.1 - then.1) == (applied, expired),
+            "L2: what was replayed is counted",
+            || format!("shard {shard}: {then:?}, then {now:?}: {replayed:?}"),
+        );
+    }
+
+    /// Whether a window of the record, of those that the letter is about, is kept at W_s.
+    fn is_kept(&self, record: &Record, letter: &DeadLetter, watermark: Watermark) -> bool {
+        let job = &self.scenario.job;
+        match &job.operator {
+            OperatorSpec::Windows(spec) => {
+                let ends = oracle::window_ends(spec, record.time.0);
+                let partial = letter.reason == Reason::LatePartial;
+                let mut missed = ends.into_iter().filter(|end| !partial || misses(job, letter, *end));
+                missed.any(|end| is_kept_at(job, end, watermark))
+            }
+            OperatorSpec::Sessions(spec) => {
+                is_kept_at(job, oracle::session_end(spec, record.time.0), watermark)
+            }
+            OperatorSpec::Reorder | OperatorSpec::Sliding(_) => Some(record.time) >= watermark,
+        }
+    }
+
+    /// Whether the record came back to its shard.
+    pub fn is_replayed(&self, record: (Partition, Offset)) -> bool {
+        self.letters.get(&record).is_some_and(|letter| letter.replayed.is_some())
+    }
+
+    fn take_letter(
+        &mut self,
+        shard: Shard,
+        before: &ShardState,
+        after: &ShardState,
+        (place, letter): (usize, &DeadLetter),
+    ) {
         let seen = || format!("shard {shard}: {letter:?}");
         let (p, offset) = (letter.partition, letter.offset);
         let record = self.topic.log(p).record(offset).filter(|record| record.shard == shard);
@@ -205,7 +307,8 @@ impl Ledger {
         if letter.reason != Reason::LatePartial {
             *self.shards[shard.0 as usize].dead.entry(p).or_default() += 1;
         }
-        self.letters.insert((p, offset), letter.clone());
+        let letter = Letter { letter: letter.clone(), at: (self.commits, place), replayed: None };
+        self.letters.insert((p, offset), letter);
     }
 
     /// A late record's windows are over, and none that is still open is missed.
@@ -251,9 +354,17 @@ impl Ledger {
         ensure(Some(row.end) <= after.watermark(), "I4: a window is emitted after its end", seen);
         let window = (row.key.clone(), row.start, row.end);
         let emitted = self.results.entry(window.clone()).or_default();
-        ensure(row.revision as usize == emitted.len(), "I4: revisions count up, each once", || {
-            format!("{row:?} after {emitted:?}")
-        });
+        // Where a key has only partly late records in a window, its first result is the second revision.
+        let next = emitted.last().map_or(0, |last| last.revision + 1);
+        let skips = row.pane == Pane::Replay && emitted.is_empty() && row.revision == 1;
+        let partial = |letter: &Letter| {
+            let record = self.topic.log(letter.letter.partition).record(letter.letter.offset);
+            record.is_some_and(|record| record.key == row.key)
+                && misses(&self.scenario.job, &letter.letter, row.end)
+        };
+        let counts_up = row.revision == next || (skips && self.letters.values().any(partial));
+        ensure(counts_up, "I4: revisions count up, each once", || format!("{row:?} after {emitted:?}"));
+        self.emitted.insert(window.clone(), self.commits);
         let pane = (row.pane, row.revision);
         ensure(!matches!(pane, (Pane::Final, 1..)), "I4: the final result is the first", seen);
         if let Some(answer) = &self.answer {
@@ -410,36 +521,55 @@ impl Ledger {
             );
         }
         let letter = |record: &Record| self.letters.get(&(record.partition, record.offset));
+        let counts = |record: &Record| match letter(record) {
+            None => true,
+            Some(letter) => letter.replayed.is_some_and(|(_, applied)| applied),
+        };
         if let OperatorSpec::Sliding(spec) = self.scenario.job.operator {
-            let kept: Vec<_> = self
-                .topic
-                .records()
-                .filter(|record| record.rejected.is_none() && letter(record).is_none())
-                .collect();
+            let kept: Vec<_> = self.topic.records().filter(|record| counts(record)).collect();
             for record in &kept {
-                let account = &self.shards[record.shard.0 as usize];
+                let account = &self.shards[record.home(self.scenario.job.shards).0 as usize];
                 account.reordered.check(record, account.state.watermark());
                 account.reordered.check_window(&self.scenario.job, spec.size, record, &kept);
             }
             return;
         }
         if self.scenario.job.operator.keeps_records() {
-            for record in self.topic.records().filter(|record| letter(record).is_none()) {
-                let account = &self.shards[record.shard.0 as usize];
+            for record in self.topic.records().filter(|record| counts(record)) {
+                let account = &self.shards[record.home(self.scenario.job.shards).0 as usize];
                 account.reordered.check(record, account.state.watermark());
             }
         }
-        let kept = self.topic.records().filter(|r| letter(r).is_none_or(|l| l.reason == Reason::LatePartial));
-        let expected = oracle::batch(&self.scenario.job, kept, |record, end| {
-            letter(record).is_some_and(|letter| misses(&self.scenario.job, letter, end))
+        let partial = |record: &Record| {
+            letter(record).is_some_and(|letter| letter.letter.reason == Reason::LatePartial)
+        };
+        let kept = || self.topic.records().filter(|record| counts(record) || partial(record));
+        let expected = oracle::batch(&self.scenario.job, kept(), |record, end| {
+            letter(record).is_some_and(|letter| self.is_missing(record, letter, end))
         });
         if let OperatorSpec::Sessions(_) = self.scenario.job.operator {
             return self.check_sessions(&expected);
         }
         for (window, rows) in &self.results {
-            let right = expected
-                .get(window)
-                .is_some_and(|v| rows.last().is_some_and(|r| oracle::same(&self.scenario.job, &r.values, v)));
+            let same = |values: &Vec<Value>| {
+                rows.last().is_some_and(|row| oracle::same(&self.scenario.job, &row.values, values))
+            };
+            // A partly late record of the commit of the last result may have come after that.
+            let cuts = |record: &Record| {
+                let letter = letter(record).filter(|_| partial(record) && record.key == window.0);
+                letter.map(|letter| letter.at).filter(|at| Some(&at.0) == self.emitted.get(window))
+            };
+            let without = |cut: (u64, usize)| {
+                let batch = oracle::batch(&self.scenario.job, kept(), |record, end| {
+                    let letter = letter(record);
+                    letter.is_some_and(|letter| {
+                        self.is_missing(record, letter, end)
+                            || (misses(&self.scenario.job, &letter.letter, end) && letter.at >= cut)
+                    })
+                });
+                batch.get(window).is_some_and(same)
+            };
+            let right = expected.get(window).is_some_and(same) || kept().filter_map(cuts).any(without);
             ensure(right, "I4: the last revision is that of the batch", || {
                 format!("{rows:?}, batch {:?}", expected.get(window))
             });
@@ -449,6 +579,24 @@ impl Ledger {
             ensure(emitted || !self.is_over(window), "I4: every window that is over is there", || {
                 format!("{window:?}: {values:?}")
             });
+        }
+    }
+
+    /// Whether the letter says that its record is not in the last result of the window that ends at `end`.
+    fn is_missing(&self, record: &Record, letter: &Letter, end: EventTime) -> bool {
+        let job = &self.scenario.job;
+        let OperatorSpec::Windows(spec) = &job.operator else { return false };
+        match letter.replayed {
+            // It is in the state: who corrects the window for whatever reason has it in the result.
+            _ if letter.letter.reason == Reason::LatePartial => {
+                let window = (record.key.clone(), end.minus(spec.size), end);
+                let last = self.results.get(&window).and_then(|rows| rows.last());
+                let has_it = last.is_some_and(|row| row.pane == Pane::Replay)
+                    && self.emitted.get(&window) >= Some(&letter.at.0);
+                misses(job, &letter.letter, end) && !has_it
+            }
+            Some((watermark, _)) => !is_kept_at(job, end, watermark),
+            None => true,
         }
     }
 
@@ -488,7 +636,7 @@ impl Ledger {
                 let joined = parts.windows(2).all(|pair| pair[1].start < pair[0].end);
                 let whole = parts.first().is_some_and(|part| part.start == *start)
                     && parts.iter().map(|part| part.end).max() == Some(*end);
-                let right = joined && whole && counted == records(values.first()) && !self.scenario.exact;
+                let right = joined && whole && counted == records(values.first()) && self.answer.is_none();
                 ensure(right, "I4: the parts of a session are all of it", seen);
                 self.split.set(self.split.get() + 1);
             }
@@ -505,6 +653,25 @@ impl Ledger {
 
 fn next(state: &ShardState, partition: Partition) -> Offset {
     state.inputs().get(partition.0 as usize).map_or(Offset(0), |input| input.next)
+}
+
+/// Whether a window that ends there is kept for replays at W_s.
+fn is_kept_at(job: &JobSpec, end: EventTime, watermark: Watermark) -> bool {
+    let kept = job.allowed_lateness.0 + job.replay_ttl.0;
+    watermark.is_none_or(|watermark| end.0 > watermark.0 - kept)
+}
+
+/// Whether a record may be in the results of the shard.
+fn is_good(
+    letters: &BTreeMap<(Partition, Offset), Letter>,
+    shards: u32,
+    shard: Shard,
+) -> impl Fn(&Record) -> bool {
+    move |record| {
+        let replayed = letters.get(&(record.partition, record.offset)).and_then(|letter| letter.replayed);
+        record.home(shards) == shard
+            && (record.rejected.is_none() || replayed.is_some_and(|(_, applied)| applied))
+    }
 }
 
 /// Whether the letter says that its record is missing in the window that ends at `end`.

@@ -24,6 +24,7 @@ mod ledger;
 mod mutation;
 mod oracle;
 mod reordered;
+mod replay;
 mod rules;
 mod runner;
 mod scenario;

@@ -57,6 +57,12 @@ pub enum Mutation {
     ClosingsAreForgotten,
     /// §7: the result of a session that has become part of another stays as it is.
     RetractionsAreLost,
+    /// §7: a replayed entry is asked for under another name each time.
+    ReplayedAreTakenAgain,
+    /// §7: an entry is answered for before that is committed.
+    ReplaysAreAnsweredEarly,
+    /// §7: entries that a request leaves out, or that do not read, are answered for too.
+    WhatIsLeftOutIsCovered,
     /// §3.5: the log is cut before its snapshot is whole.
     TruncatesTooFar,
     /// §3.5: the log is never cut.

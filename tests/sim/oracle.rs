@@ -22,7 +22,6 @@ pub fn batch<'a>(
     records: impl Iterator<Item = &'a Record>,
     misses: impl Fn(&Record, EventTime) -> bool,
 ) -> Answer {
-    let records = records.filter(|record| record.rejected.is_none());
     let windows = match &job.operator {
         OperatorSpec::Sessions(spec) => sessions(spec, records),
         // Looked at record by record.

@@ -7,7 +7,7 @@ use tidegate_core::{
     job::JobSpec,
     ordered::Place,
     shard::{self, Pane, ResultRow, ShardState},
-    time::{Shard, Span, Watermark},
+    time::{Span, Watermark},
 };
 
 use crate::{
@@ -26,11 +26,17 @@ impl Reordered {
     }
 
     /// The next record of the shard's results, in a commit that leads to the state `after`.
-    pub fn take(&mut self, topic: &Topic, shard: Shard, after: &ShardState, out: &shard::Reordered) {
-        let seen = || format!("shard {shard}: {out:?}");
+    pub fn take(
+        &mut self,
+        topic: &Topic,
+        is_good: &impl Fn(&Record) -> bool,
+        after: &ShardState,
+        out: &shard::Reordered,
+    ) {
+        let seen = || format!("{out:?}");
         let place = out.place;
         let record = topic.log(place.partition).record(place.offset);
-        let record = record.filter(|record| record.shard == shard && record.rejected.is_none());
+        let record = record.filter(|record| is_good(record));
         let Some(record) = record else { violated("I4: a reordered record is one of the shard", seen()) };
         ensure(*out.payload == record.payload(), "I4: a reordered record is whole", seen);
         let same = (record.time, record.key.as_slice()) == (place.time, &*out.key);
@@ -40,11 +46,17 @@ impl Reordered {
     }
 
     /// The next result of a sliding window, in a commit that leads to the state `after`.
-    pub fn take_result(&mut self, topic: &Topic, shard: Shard, after: &ShardState, row: &ResultRow) {
-        let seen = || format!("shard {shard}: {row:?}");
+    pub fn take_result(
+        &mut self,
+        topic: &Topic,
+        is_good: &impl Fn(&Record) -> bool,
+        after: &ShardState,
+        row: &ResultRow,
+    ) {
+        let seen = || format!("{row:?}");
         let Some((partition, offset)) = row.record else { violated("I4: a result is of a record", seen()) };
         let record = topic.log(partition).record(offset);
-        let record = record.filter(|record| record.shard == shard && record.rejected.is_none());
+        let record = record.filter(|record| is_good(record));
         let Some(record) = record else { violated("I4: a result is of a record of the shard", seen()) };
         let same = (record.time, &record.key) == (row.end, &row.key);
         ensure(

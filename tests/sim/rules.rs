@@ -60,10 +60,11 @@
 //! | 7 | a session record is merged first, then judged | core `a_record_is_merged_before_it_is_judged_and_what_has_no_session_left_is_a_dead_letter` |
 //! | 7 | merging away an emitted session retracts it, in the same commit | `what_was_merged_away_is_retracted`, core `folded_results_equal_the_batch` |
 //! | 7 | reorder: purged by X, never deleted by name; resumed where it stopped | `what_is_gone_is_in_the_delta`, `reordering_resumes_where_the_last_commit_ended` |
+//! | 7 | a replayed entry counts once, is answered for once committed, and never becomes a dead letter | `an_entry_is_known_however_often_it_is_asked_for`, `an_entry_is_answered_for_once_that_is_committed`, `what_a_request_leaves_out_may_be_asked_for`; a dead letter comes once: every seed |
 //! | 7 | sliding: each result is that of the definition, ties included, whatever was restored | every seed with such a job |
 //!
 //! Not built, so without a test: the shard's own frames after a rollback (§3.3: it restores, and gets new sessions, decision
-//! 0003), replay.
+//! 0003).
 
 use crate::{
     changelog::JOB,
@@ -191,6 +192,21 @@ fn a_commit_is_bounded() {
 #[test]
 fn what_was_merged_away_is_retracted() {
     shows(Mutation::RetractionsAreLost, &["I4"]);
+}
+
+#[test]
+fn an_entry_is_known_however_often_it_is_asked_for() {
+    shows(Mutation::ReplayedAreTakenAgain, &["L2: an entry counts once", "L2: what is answered"]);
+}
+
+#[test]
+fn an_entry_is_answered_for_once_that_is_committed() {
+    shows(Mutation::ReplaysAreAnsweredEarly, &["L2: what is answered"]);
+}
+
+#[test]
+fn what_a_request_leaves_out_may_be_asked_for() {
+    shows(Mutation::WhatIsLeftOutIsCovered, &["L2: what is answered"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 33] = [
+const EXERCISED: [&str; 39] = [
     "catch-up readings",
     "catch-up readings that waited",
     "closings over several commits",
@@ -38,6 +38,11 @@ const EXERCISED: [&str; 33] = [
     "payloads asked for",
     "raises",
     "reordered",
+    "replayed",
+    "replayed before",
+    "replayed too late",
+    "replays begun anew",
+    "replays done",
     "runs",
     "sessions retracted",
     "sessions split",
@@ -48,6 +53,7 @@ const EXERCISED: [&str; 33] = [
     "unreadable",
     "wants of parked workers",
     "windows corrected",
+    "windows corrected by replays",
     "workers parked",
 ];
 

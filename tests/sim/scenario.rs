@@ -6,6 +6,7 @@ use tidegate_core::{
     assignment::AssignmentConfig,
     coordinator::WatermarkConfig,
     credit::Terms,
+    dead_letter::Reason,
     job::{
         AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, PerMillion, Ranks,
         SessionSpec, SlidingSpec, WatermarkSpec, WatermarkStrategy, WindowSpec,
@@ -16,7 +17,7 @@ use tidegate_core::{
     time::Span,
 };
 
-use crate::dice::Dice;
+use crate::{dice::Dice, replay::Request};
 
 /// Times are in ms of the world's clock.
 #[derive(Debug)]
@@ -59,6 +60,10 @@ pub struct Scenario {
     pub credit: Terms,
     /// Frames lose the payloads that they bring unasked, as if ingest had not seen that they may be needed.
     pub bare: bool,
+    /// Partitions of the dead-letter topic.
+    pub dead_partitions: u32,
+    /// When dead letters are asked for back, and which. If any, then all of them once more at the end.
+    pub replays: Vec<(u64, Request)>,
     /// Bytes in a record of the changelog.
     pub chunk: usize,
     /// The local store is written after so many commits.
@@ -192,6 +197,8 @@ impl Scenario {
                 longest_wait: 500,
             },
             bare: dice.chance(200),
+            dead_partitions: dice.within(1, 3) as u32,
+            replays: replays(dice),
             chunk: *dice.pick(&[80, 300, 4_000]),
             store_every: dice.within(1, 6),
             faults: faults(dice),
@@ -218,6 +225,7 @@ impl Scenario {
                 zone: None,
             }),
             allowed_lateness: Span(0),
+            replay_ttl: Span::ZERO,
             columns: vec![ColumnSpec::number("/v", 0)],
             aggregates: vec![AggregateSpec {
                 name: "sum".into(),
@@ -256,6 +264,8 @@ impl Scenario {
             slow_catch_up: 0,
             credit: Terms::of_window(100_000),
             bare: false,
+            dead_partitions: 2,
+            replays: Vec::new(),
             chunk: 4_000,
             store_every: 3,
             faults: Faults::default(),
@@ -324,6 +334,7 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
         },
         operator: OperatorSpec::Windows(fixed),
         allowed_lateness: Span(*dice.pick(&[0, 0, 30, 400])),
+        replay_ttl: Span(*dice.pick(&[0, 50, 500, 5_000])),
         columns,
         aggregates,
     };
@@ -362,6 +373,18 @@ fn strategy(dice: &mut Dice) -> WatermarkStrategy {
             max_delay: Span(delay.0 + dice.signed(1, 300)),
         },
     }
+}
+
+fn replays(dice: &mut Dice) -> Vec<(u64, Request)> {
+    if dice.chance(600) {
+        return Vec::new();
+    }
+    let request = |dice: &mut Dice| Request {
+        reasons: Reason::ALL.into_iter().filter(|_| dice.chance(700)).collect(),
+        every: *dice.pick(&[1, 1, 2, 3]),
+        mends: dice.chance(500),
+    };
+    (0..dice.within(1, 4)).map(|_| (dice.within(300, 4_000), request(dice))).collect()
 }
 
 fn faults(dice: &mut Dice) -> Faults {

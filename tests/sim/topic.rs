@@ -55,6 +55,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The shard of its key.
+    pub fn home(&self, shards: u32) -> Shard {
+        Shard::of(&self.key, shards)
+    }
+
     /// What a dead letter of this record has to carry.
     pub fn payload(&self) -> Payload {
         let value = format!("{} {} {}", self.partition, self.offset, self.time);

@@ -21,8 +21,9 @@ use tidegate_core::{
 
 use crate::{
     changelog::CommitOutcome,
-    context::{CommitRequest, Context, Event, LinkId, Message, Process},
+    context::{CommitRequest, Context, Event, LinkId, Message, Process, Replayed},
     mutation::Mutation,
+    replay::Asked,
     store::{Found, restore},
     violation::{ensure, violated},
 };
@@ -99,6 +100,11 @@ struct Owning {
     applied: BTreeMap<LinkId, u64>,
     committing: Option<(Box<CommitRequest>, BTreeMap<LinkId, u64>)>,
     retried: bool,
+    /// Dead letters that came back, and wait; those applied since the last commit was planned; and where answers are due, of these and of
+    /// those in the commit.
+    asked: VecDeque<Asked>,
+    replayed: Vec<Replayed>,
+    answers: [Vec<(u64, usize)>; 2],
     /// Committed blocks that the local store has not taken in.
     unstored: Vec<(Block, Option<Box<Spilled>>)>,
 }
@@ -396,6 +402,9 @@ impl Worker {
             applied: BTreeMap::new(),
             committing: None,
             retried: false,
+            asked: VecDeque::new(),
+            replayed: Vec::new(),
+            answers: Default::default(),
             unstored: Vec::new(),
         }));
         let committed = slot.committed;
@@ -507,6 +516,10 @@ impl Worker {
                 }
             }
         }
+        if slot.releasing {
+            owning.asked.clear();
+        }
+        owning.replay(ctx);
         if owning.machine.failed().is_some() && !owning.machine.is_committing() {
             return self.distrust(shard, ctx);
         }
@@ -535,6 +548,16 @@ impl Worker {
             self.leave(shard, ctx);
         } else if due || (releasing && urgency != Urgency::Nothing) {
             self.commit(shard, ctx);
+        }
+    }
+
+    /// Dead letters come back.
+    pub fn asked(&mut self, asked: Asked, ctx: &mut Context) {
+        let shard = asked.shard;
+        let slot = self.shards.get_mut(&shard).filter(|slot| !slot.releasing);
+        if let Some(Phase::Owning(owning)) = slot.map(|slot| &mut slot.phase) {
+            owning.asked.push_back(asked);
+            self.pump(shard, ctx);
         }
     }
 
@@ -570,8 +593,18 @@ impl Worker {
         if commit.spilled.is_some() {
             ctx.count("runs");
         }
-        let request =
-            Box::new(CommitRequest { worker: self.id, shard, attempt, epoch: owning.epoch, commit, owner });
+        let replayed = std::mem::take(&mut owning.replayed);
+        let [waiting, committing] = &mut owning.answers;
+        std::mem::swap(waiting, committing);
+        let request = Box::new(CommitRequest {
+            worker: self.id,
+            shard,
+            attempt,
+            epoch: owning.epoch,
+            commit,
+            owner,
+            replayed,
+        });
         owning.committing = Some((request.clone(), std::mem::take(&mut owning.applied)));
         owning.retried = false;
         send_commit(request, ctx);
@@ -612,6 +645,9 @@ impl Worker {
                 if let Some(before) = committed.truncate_before {
                     let latency = ctx.latency();
                     ctx.after(latency, Event::Truncate { shard, before });
+                }
+                for (run, at) in std::mem::take(&mut owning.answers[1]) {
+                    answer(run, at, ctx);
                 }
                 for (link, bytes) in credit {
                     self.credit(link, bytes, ctx);
@@ -680,6 +716,54 @@ impl Worker {
             Phase::Initialising | Phase::Restoring => 0,
         };
         self.shards.values().map(inbox).sum()
+    }
+}
+
+impl Owning {
+    /// Takes dead letters that came back, where no frame waits.
+    fn replay(&mut self, ctx: &mut Context) {
+        while self.inbox.is_empty() && self.machine.takes_frames() {
+            let Some(Asked { run, at, frame, .. }) = self.asked.pop_front() else { return };
+            let watermark = self.machine.state().watermark();
+            let known = |delta: &u32| {
+                let offset = Offset(frame.from.0 + u64::from(*delta));
+                self.machine.state().answered().contains(frame.partition, offset)
+            };
+            let new: Vec<_> =
+                frame.rows.offsets.iter().zip(&frame.origins).filter(|(delta, _)| !known(delta)).collect();
+            let records: Vec<_> = new.iter().map(|(_, origin)| (origin.partition, origin.offset)).collect();
+            let done = self.machine.apply_replay(&frame);
+            let counted = (done.applied + done.expired, done.known);
+            let expected = (records.len() as u64, (frame.rows.len() - records.len()) as u64);
+            ensure(counted == expected, "L2: each row of a frame is answered for", || {
+                format!("{done:?} of {frame:?}")
+            });
+            let applied = (records.len() == 1).then_some(done.applied == 1);
+            self.replayed.extend(records.into_iter().map(|record| Replayed { record, watermark, applied }));
+            for (count, what) in [
+                (done.applied, "replayed"),
+                (done.expired, "replayed too late"),
+                (done.known, "replayed before"),
+            ] {
+                (0..count).for_each(|_| ctx.count(what));
+            }
+            if ctx.is_mutated(Mutation::ReplaysAreAnsweredEarly) {
+                answer(run, at, ctx);
+            } else if self.machine.is_dirty() {
+                self.answers[0].push((run, at));
+            } else if self.machine.is_committing() {
+                self.answers[1].push((run, at));
+            } else {
+                answer(run, at, ctx);
+            }
+        }
+    }
+}
+
+fn answer(run: u64, at: usize, ctx: &mut Context) {
+    if !ctx.dice.chance(ctx.faults.commit_answer_lost) {
+        let latency = ctx.latency();
+        ctx.after(latency, Event::ReplayAnswered { run, at });
     }
 }
 

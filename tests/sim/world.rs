@@ -16,6 +16,7 @@ use crate::{
     group::Group,
     ingest::Ingest,
     mutation::Mutation,
+    replay::{Replayer, Request},
     scenario::{Faults, Scenario},
     topic::Topic,
     violation::{ensure, violated},
@@ -29,6 +30,9 @@ pub struct World {
     pub workers: BTreeMap<u64, Worker>,
     pub coordinators: BTreeMap<u64, Coordinator>,
     pub group: Group,
+    replayer: Replayer,
+    /// Everything was asked for back at the end.
+    asked_all: bool,
     /// What the local stores of live workers hold, and of dead ones, by name.
     volumes: BTreeMap<u64, Volume>,
     abandoned: BTreeMap<String, Volume>,
@@ -41,8 +45,8 @@ pub struct World {
     progress: (Progress, u64),
 }
 
-/// See [`crate::ledger::Ledger::progress`].
-type Progress = (u64, usize, Vec<Watermark>);
+/// See [`crate::ledger::Ledger::progress`]; and answers to replays.
+type Progress = ((u64, usize, Vec<Watermark>), u64);
 
 /// After the last fault something has come out within this many ms, or everything is out.
 const MOVES_WITHIN: u64 = 8_000;
@@ -65,6 +69,8 @@ impl World {
             workers: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             group: Group::default(),
+            replayer: Replayer::new(),
+            asked_all: false,
             volumes: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             paused: BTreeMap::new(),
@@ -96,6 +102,12 @@ impl World {
             self.ctx.after(at, Event::Fault(kind));
         }
         self.ctx.after(scenario.chaos_until, Event::Heal);
+        if !scenario.replays.is_empty() {
+            self.ctx.after(0, Event::ReplayTick);
+        }
+        for (number, (at, _)) in scenario.replays.iter().enumerate() {
+            self.ctx.after(*at, Event::Replay(number));
+        }
     }
 
     fn start_soon(&mut self, role: Role) {
@@ -136,7 +148,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
-        let Self { ctx, ingests, workers, coordinators, volumes, .. } = self;
+        let Self { ctx, ingests, workers, coordinators, volumes, replayer, .. } = self;
         match event {
             Event::Deliver { link, to, message } => {
                 let Some(receiver) = ctx.receives(link, to) else { return };
@@ -246,6 +258,20 @@ impl World {
                 ctx.count("logs truncated");
                 ctx.changelog.truncate(shard, before);
             }
+            Event::Replay(number) => {
+                let request = ctx.scenario.replays[number].1.clone();
+                replayer.ask(request, ctx);
+            }
+            Event::ReplayTick => {
+                replayer.tick(workers, ctx);
+                ctx.after(20, Event::ReplayTick);
+            }
+            Event::ReplayAsked { worker, asked } => {
+                if let Some(worker) = workers.get_mut(&worker) {
+                    worker.asked(*asked, ctx);
+                }
+            }
+            Event::ReplayAnswered { run, at } => replayer.answered(run, at, ctx),
             Event::Fault(kind) => self.befall(kind),
             Event::Start(role) => self.start(role),
             Event::Heal => self.heal(),
@@ -264,6 +290,7 @@ impl World {
             | Event::EndAnswered { ingest, .. }
             | Event::Assigned { ingest, .. } => Process::Ingest(*ingest),
             Event::Restored { worker, .. }
+            | Event::ReplayAsked { worker, .. }
             | Event::CommitAnswered { worker, .. }
             | Event::CommitOverdue { worker, .. } => Process::Worker(*worker),
             _ => return None,
@@ -382,11 +409,15 @@ impl World {
 
     fn settled(&mut self) {
         let begins = self.ctx.scenario.chaos_until.max(self.ctx.topic.complete_at());
-        if self.ctx.now >= begins && self.ctx.ledger.is_complete() {
-            self.ended = true;
-            return;
+        if self.ctx.now >= begins && self.ctx.ledger.is_complete() && self.replayer.is_idle() {
+            if self.asked_all || self.ctx.scenario.replays.is_empty() {
+                self.ended = true;
+                return;
+            }
+            self.asked_all = true;
+            self.replayer.ask(Request::all(), &self.ctx);
         }
-        let progress = self.ctx.ledger.progress();
+        let progress = (self.ctx.ledger.progress(), self.replayer.answers);
         if self.ctx.now < begins || progress != self.progress.0 {
             self.progress = (progress, self.ctx.now);
         }
@@ -434,6 +465,7 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
         None if ctx.dice.chance(ctx.faults.commit_aborted) => CommitOutcome::Aborted,
         None => {
             ctx.ledger.committed(request);
+            ctx.dead_topic.append(shard, &request.commit.dead_letters);
             let chunk = ctx.scenario.chunk;
             CommitOutcome::Committed(ctx.changelog.commit(shard, request.epoch, &request.commit, chunk))
         }
@@ -449,6 +481,7 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
         ctx.count(match row.pane {
             Pane::Final => "final",
             Pane::Late => "windows corrected",
+            Pane::Replay => "windows corrected by replays",
             Pane::Retracted => "sessions retracted",
         });
     }

@@ -47,7 +47,7 @@ fn main() {
     for row in 0..ROWS {
         let time = EventTime(i64::from(row) * 7 % 1_000_000);
         let (mut accumulators, _) =
-            open.session_mut(&layout, format!("user-{row:05}").as_bytes(), time, None);
+            open.session_mut(&layout, format!("user-{row:05}").as_bytes(), time, None, false);
         layout.add_record(&mut accumulators);
         layout.add_value(&mut accumulators, 0, i64::from(row), &AT);
     }
@@ -80,6 +80,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(5_000),
+        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/amount", 2)],
         aggregates: vec![
             aggregate("clicks", AggregateFn::Count, None),

@@ -7,6 +7,7 @@
 //! 03 slice start  group key    → the row that all runs before a snapshot merge to: only in a changelog
 //! 04 slice start  file         → the index of a part of a run: only in a local store
 //! 05 start        group key    → a session: its length, how often its result has been emitted, the row of accumulators
+//! 06 partition    block        → which dead letters of that partition have been replayed ([`crate::replay`])
 //! 10 event time  partition  offset → a record that waits, with its group key
 //! 11 event time  partition  offset → such a record in a run before a snapshot: only in a changelog
 //! ```
@@ -26,6 +27,7 @@ const REVISION: u8 = 2;
 const BASE: u8 = 3;
 const INDEX: u8 = 4;
 const SESSION: u8 = 5;
+const ANSWERED: u8 = 6;
 const BUFFERED: u8 = 16;
 const BUFFERED_BASE: u8 = 17;
 
@@ -44,6 +46,8 @@ pub enum EntryKey<'a> {
     Index(EventTime, u64),
     /// The session of a group key that starts there.
     Session(EventTime, &'a [u8]),
+    /// Of a partition of the dead-letter topic, the block of offsets with this number.
+    Answered(Partition, u64),
     /// A record that waits ([`crate::ordered`]).
     Buffered(Place),
     /// A record that waits in a run before a snapshot.
@@ -57,6 +61,11 @@ impl<'a> EntryKey<'a> {
             Self::Position(partition) => {
                 out.push(POSITION);
                 out.extend_from_slice(&partition.0.to_be_bytes());
+            }
+            Self::Answered(partition, block) => {
+                out.push(ANSWERED);
+                out.extend_from_slice(&partition.0.to_be_bytes());
+                out.extend_from_slice(&block.to_be_bytes());
             }
             Self::Row(time, key) => encode_timed(ROW, *time, key, out),
             Self::Revision(time, key) => encode_timed(REVISION, *time, key, out),
@@ -80,6 +89,11 @@ impl<'a> EntryKey<'a> {
         let (kind, rest) = bytes.split_first()?;
         if *kind == POSITION {
             return Some(Self::Position(Partition(u32::from_be_bytes(rest.try_into().ok()?))));
+        }
+        if *kind == ANSWERED {
+            let (partition, block) = rest.split_first_chunk::<4>()?;
+            let block = u64::from_be_bytes(block.try_into().ok()?);
+            return Some(Self::Answered(Partition(u32::from_be_bytes(*partition)), block));
         }
         if matches!(*kind, BUFFERED | BUFFERED_BASE) {
             let mut rest = rest;
@@ -239,7 +253,7 @@ mod tests {
         #[test]
         fn keys_and_values_read_back(time in any::<i64>(), key in any::<Vec<u8>>(), input in any::<(u64, Option<i64>, u64, u64)>()) {
             let place = Place { time: EventTime(time), partition: Partition(3), offset: Offset(input.0) };
-            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Buffered(place), EntryKey::BufferedBase(place), EntryKey::Position(Partition(7))] {
+            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Buffered(place), EntryKey::BufferedBase(place), EntryKey::Answered(Partition(7), input.0), EntryKey::Position(Partition(7))] {
                 let encoded = bytes(entry);
                 prop_assert_eq!(EntryKey::decode(&encoded), Some(entry));
             }

@@ -385,8 +385,21 @@ pub struct JobSpec {
     pub operator: OperatorSpec,
     /// How long after its end a window still takes late records.
     pub allowed_lateness: Span,
+    /// How long beyond that windows are kept for dead letters that are replayed, along the watermark; zero: not at all.
+    pub replay_ttl: Span,
     /// The inputs of the aggregates, without repetition.
     pub columns: Vec<ColumnSpec>,
     /// The aggregates, in the order of the result's fields.
     pub aggregates: Vec<AggregateSpec>,
+}
+
+impl JobSpec {
+    /// How long after its end a window is kept. What is kept record by record goes as the watermark passes it, replay or not.
+    #[must_use]
+    pub fn retention(&self) -> Span {
+        if self.operator.buffers_records() {
+            return self.allowed_lateness;
+        }
+        Span(self.allowed_lateness.0.saturating_add(self.replay_ttl.0))
+    }
 }

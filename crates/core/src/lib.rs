@@ -19,6 +19,7 @@ pub mod lane;
 pub mod ordered;
 pub mod pacing;
 pub mod record;
+pub mod replay;
 pub mod runs;
 pub mod sessions;
 pub mod shard;

@@ -49,7 +49,7 @@ struct Changes {
     dirty: Vec<u32>,
     /// Sessions that are in the log under this start and are no more.
     gone: BTreeSet<(EventTime, Box<[u8]>)>,
-    /// Sessions that ended and were changed by a late record.
+    /// Sessions that ended and were changed since by a record.
     late: Vec<u32>,
     retracted: Vec<Retracted>,
 }
@@ -65,6 +65,8 @@ struct Slot {
     taken: bool,
     dirty: bool,
     late: bool,
+    /// A dead letter is among what makes it late.
+    replayed: bool,
     /// The log has an entry of it.
     logged: bool,
 }
@@ -127,21 +129,22 @@ impl Sessions {
         }
     }
 
-    /// Whether a record at `time` falls into a session of `key`.
+    /// Whether a record at `time` falls into a session of `key` that ends after `ended`.
     #[must_use]
-    pub fn takes(&self, key: &[u8], time: EventTime) -> bool {
+    pub fn takes(&self, key: &[u8], time: EventTime, ended: Option<EventTime>) -> bool {
         let end = self.end_of(time);
-        self.chain(key).any(|at| self.slots[at].overlaps(time, end))
+        self.chain(key).any(|at| self.slots[at].overlaps(time, end) && Some(self.slots[at].end) > ended)
     }
 
     /// The accumulators of the session that a record at `time` belongs to, all those that it joins merged, and whether it was clean
-    /// before; `watermark` is W_s.
+    /// before; `watermark` is W_s, and `replayed` says that it was a dead letter.
     pub fn session_mut(
         &mut self,
         layout: &Layout,
         key: &[u8],
         time: EventTime,
         watermark: Watermark,
+        replayed: bool,
     ) -> (RowMut<'_>, bool) {
         let end = self.end_of(time);
         let mut next = self.head(key);
@@ -159,7 +162,7 @@ impl Sessions {
         }
         let at = into.unwrap_or_else(|| self.insert(layout, key, time, end));
         self.extend(at, time, end);
-        let newly_dirty = self.mark(at, watermark);
+        let newly_dirty = self.mark(at, watermark, replayed);
         (self.rows.row_mut(layout, at), newly_dirty)
     }
 
@@ -215,12 +218,13 @@ impl Sessions {
         }
     }
 
-    fn mark(&mut self, at: usize, watermark: Watermark) -> bool {
+    fn mark(&mut self, at: usize, watermark: Watermark, replayed: bool) -> bool {
         let slot = &mut self.slots[at];
         let late = Some(slot.end) <= watermark;
         if late && !slot.late {
             self.changes.late.push(place(at));
         }
+        slot.replayed = late && (replayed || slot.replayed);
         slot.late = late;
         self.mark_dirty(at)
     }
@@ -292,15 +296,15 @@ impl Sessions {
         place(self.slots.len())
     }
 
-    /// Takes the sessions that late records changed after they had ended: each has a further result, which is counted here, its
-    /// revision given with it.
-    pub fn take_late(&mut self) -> Vec<(u32, u32)> {
+    /// Takes the sessions that changed after they had ended: each has a further result, which is counted here, its revision given
+    /// with it, and whether a replayed record is among what changed it.
+    pub fn take_late(&mut self) -> Vec<(u32, u32, bool)> {
         let places = std::mem::take(&mut self.changes.late);
         let mut late = Vec::with_capacity(places.len());
         for at in places {
             let slot = &mut self.slots[at as usize];
             if std::mem::take(&mut slot.late) {
-                late.push((at, slot.emitted));
+                late.push((at, slot.emitted, std::mem::take(&mut slot.replayed)));
                 slot.emitted += 1;
                 self.mark_dirty(at as usize);
             }
@@ -416,6 +420,7 @@ impl Sessions {
             taken: true,
             dirty: false,
             late: false,
+            replayed: false,
             logged: false,
         };
         let at = self.place(layout, slot);
@@ -455,7 +460,7 @@ impl Sessions {
         let slot = &mut self.slots[at];
         let (next, end) = (slot.next, slot.end);
         let key = std::mem::take(&mut slot.key);
-        (slot.taken, slot.dirty, slot.late) = (false, false, false);
+        (slot.taken, slot.dirty, slot.late, slot.replayed) = (false, false, false, false);
         self.ends.remove(&(end, place(at)));
         self.key_bytes -= key.len();
         self.unchain(&key, at, next);

@@ -14,6 +14,8 @@ mod closing;
 mod commit;
 mod inspect;
 mod reorder;
+mod replay;
+mod revisions;
 mod sessions;
 mod sliding;
 mod state;
@@ -26,7 +28,7 @@ use std::{
 pub use commit::{Commit, Committed, Pane, Reordered, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
 use state::Operator;
-pub use state::{CanonicalState, RestoreError, Revisions, ShardState};
+pub use state::{CanonicalState, RestoreError, ShardState};
 
 use crate::{
     aggregate::At,
@@ -71,6 +73,8 @@ pub struct ShardMachine {
     shard: Shard,
     job: JobId,
     lateness: Span,
+    /// How long after its end a window is kept.
+    retention: Span,
     delay: Span,
     limits: Limits,
     state: ShardState,
@@ -79,7 +83,8 @@ pub struct ShardMachine {
     on_time_from: EventTime,
     dirty: Dirty,
     out: Pending,
-    late_touched: BTreeSet<(EventTime, Vec<u8>)>,
+    /// Closed windows with results to be corrected, and as which pane.
+    late_touched: BTreeMap<(EventTime, Vec<u8>), Pane>,
     refused: Vec<Option<(u64, SessionId)>>,
     /// Where a payload was lacking that the shard still waits for.
     lacking: BTreeMap<Partition, Offset>,
@@ -170,6 +175,7 @@ impl ShardMachine {
             shard,
             job,
             lateness: spec.allowed_lateness,
+            retention: spec.retention(),
             delay: spec.watermark.strategy.most_delay(),
             limits,
             state,
@@ -177,7 +183,7 @@ impl ShardMachine {
             on_time_from: EventTime(i64::MIN),
             dirty: Dirty::default(),
             out: Pending::default(),
-            late_touched: BTreeSet::new(),
+            late_touched: BTreeMap::new(),
             refused: Vec::new(),
             lacking: BTreeMap::new(),
             in_flight: None,
@@ -358,25 +364,36 @@ impl ShardMachine {
                     }
                 }
             }
-            let layout = &self.state.layout;
             if time < around.0 || around.1 <= time {
                 around = grid.slice_around(time);
             }
-            let slice = self.state.slices.slice_mut(around.0);
-            let summaries = slice.summary_bytes();
-            let (mut accumulators, newly_dirty) = slice.row_mut(layout, key);
-            layout.add_record(&mut accumulators);
-            if newly_dirty {
-                self.dirty.bytes += key.len() + ENTRY_OVERHEAD + accumulators.summary_bytes();
-            }
             let at = At { time, partition: frame.partition, offset: offset_of(frame, row) };
-            reader.values(|column, value| layout.add(&mut accumulators, column, value, &at));
-            self.dirty.bytes += slice.summary_bytes().saturating_sub(summaries);
+            self.add_to_slice(around.0, key, &mut reader, &at);
             applied += 1;
         }
         self.dirty.rows |= applied > 0;
         self.state.input_mut(frame.partition).applied += applied;
         lacking.map_or(Ok(()), Err)
+    }
+
+    /// Adds the row that `reader` is at to its slice.
+    #[inline]
+    fn add_to_slice(&mut self, start: EventTime, key: &[u8], reader: &mut RowReader<'_>, at: &At) {
+        let layout = &self.state.layout;
+        let slice = self.state.slices.slice_mut(start);
+        let summaries = slice.summary_bytes();
+        let (mut accumulators, newly_dirty) = slice.row_mut(layout, key);
+        layout.add_record(&mut accumulators);
+        if newly_dirty {
+            self.dirty.bytes += key.len() + ENTRY_OVERHEAD + accumulators.summary_bytes();
+        }
+        reader.values(|column, value| layout.add(&mut accumulators, column, value, at));
+        self.dirty.bytes += slice.summary_bytes().saturating_sub(summaries);
+    }
+
+    /// Live records are too late for windows that ended by then; longer kept ones are for replays.
+    fn missed_by(&self) -> Option<EventTime> {
+        self.state.purged.max(self.state.watermark.map(|watermark| watermark.minus(self.lateness)))
     }
 
     /// A record older than some closed window: which of its windows still take it?
@@ -388,7 +405,8 @@ impl ShardMachine {
         time: EventTime,
         key: &[u8],
     ) -> Late {
-        let gone = |end: EventTime| self.state.purged.is_some_and(|purged| end <= purged);
+        let missed_by = self.missed_by();
+        let gone = |end: EventTime| Some(end) <= missed_by;
         let mut missed = grid.ends_of(time).take_while(|end| gone(*end));
         if let Some(first_missed) = missed.next() {
             let last_missed = missed.last().unwrap_or(first_missed);
@@ -402,10 +420,10 @@ impl ShardMachine {
         }
         let closed: Vec<_> = grid
             .ends_of(time)
-            .filter(|end| Some(*end) <= self.state.watermark && self.state.purged < Some(*end))
+            .filter(|end| Some(*end) <= self.state.watermark && missed_by < Some(*end))
             .collect();
         for end in closed {
-            self.touch_late(grid, end, key);
+            self.touch_late(grid, end, key, Pane::Late);
         }
         Late::Applies
     }

@@ -52,6 +52,7 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
             watermark: watermark?,
             operator,
             allowed_lateness: allowed_lateness?,
+            replay_ttl: replay_ttl?.unwrap_or(Span::ZERO),
             columns,
             aggregates,
         },

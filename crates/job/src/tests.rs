@@ -91,6 +91,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
                 zone: None,
             }),
             allowed_lateness: Span(5_000),
+            replay_ttl: Span::ZERO,
             columns: vec![column("/amount", 6)],
             aggregates: vec![
                 aggregate("clicks", AggregateFn::Count, None),

@@ -124,6 +124,7 @@ pub(crate) struct CommitCounts {
     standing: Standing,
     results_final: u64,
     results_late: u64,
+    results_replay: u64,
     results_retracted: u64,
     windows_closed: u64,
     dead_letters: BTreeMap<Reason, u64>,
@@ -141,6 +142,7 @@ impl CommitCounts {
                     counts.windows_closed += u64::from(last_end.replace(row.end) != Some(row.end));
                 }
                 Pane::Late => counts.results_late += 1,
+                Pane::Replay => counts.results_replay += 1,
                 Pane::Retracted => counts.results_retracted += 1,
             }
         }
@@ -187,7 +189,7 @@ impl Stats {
         for reason in Reason::ALL {
             drop(stats.dead_letters.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
-        for pane in [Pane::Final, Pane::Late] {
+        for pane in [Pane::Final, Pane::Late, Pane::Replay] {
             drop(stats.results.get_or_create(&PaneLabel { pane: pane.as_str() }));
         }
         registry.register(
@@ -258,6 +260,7 @@ impl Stats {
         let panes = [
             (Pane::Final, counts.results_final),
             (Pane::Late, counts.results_late),
+            (Pane::Replay, counts.results_replay),
             (Pane::Retracted, counts.results_retracted),
         ];
         for (pane, count) in panes.into_iter().filter(|(_, count)| *count > 0) {

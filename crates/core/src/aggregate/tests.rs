@@ -31,6 +31,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(0),
+        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/a", 2), ColumnSpec::number("/b", 0)],
         aggregates: vec![
             aggregate("n", AggregateFn::Count, None),

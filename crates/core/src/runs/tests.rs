@@ -31,6 +31,7 @@ fn layout() -> Layout {
             zone: None,
         }),
         allowed_lateness: Span(0),
+        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/v", 0)],
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],
     })

@@ -24,6 +24,7 @@ fn job(gap: i64, cut: Option<i64>) -> (JobSpec, SessionSpec) {
         },
         operator: OperatorSpec::Sessions(sessions),
         allowed_lateness: Span(0),
+        replay_ttl: Span::ZERO,
         columns: Vec::new(),
         aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],
     };
@@ -68,7 +69,7 @@ fn batch(records: &[(u8, i64)], gap: i64, cut: Option<i64>) -> Shown {
 }
 
 fn add(sessions: &mut Sessions, layout: &Layout, key: &str, time: i64, watermark: Watermark) {
-    let (mut row, _) = sessions.session_mut(layout, key.as_bytes(), EventTime(time), watermark);
+    let (mut row, _) = sessions.session_mut(layout, key.as_bytes(), EventTime(time), watermark, false);
     layout.add_record(&mut row);
 }
 
@@ -150,13 +151,13 @@ fn what_is_out_is_retracted_when_a_late_record_makes_it_part_of_something_else()
     add(&mut sessions, &layout, "a", 15, w);
     assert_eq!(sessions.take_retracted(), []);
     let corrected = sessions.take_late();
-    assert_eq!(corrected.iter().map(|(_, revision)| *revision).collect::<Vec<_>>(), [1]);
+    assert_eq!(corrected.iter().map(|(_, revision, _)| *revision).collect::<Vec<_>>(), [1]);
     // One between them makes both part of [0, 25).
     add(&mut sessions, &layout, "a", 7, w);
     let retracted: BTreeSet<_> =
         sessions.take_retracted().into_iter().map(|r| (r.start.0, r.end.0, r.emitted)).collect();
     assert_eq!(retracted, [(0, 10, 1), (15, 25, 2)].into());
-    assert_eq!(sessions.take_late().iter().map(|(_, revision)| *revision).collect::<Vec<_>>(), [0]);
+    assert_eq!(sessions.take_late().iter().map(|(_, revision, _)| *revision).collect::<Vec<_>>(), [0]);
     // A late record that begins a session of its own has nothing to retract, nor when it grows before it is out.
     add(&mut sessions, &layout, "b", 0, w);
     add(&mut sessions, &layout, "b", 3, w);

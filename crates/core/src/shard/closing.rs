@@ -1,5 +1,7 @@
 //! Closing windows: results in (end, key) order, bounded by the commit, resumed where it stopped.
 
+use std::collections::btree_map::Entry;
+
 use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, state::Operator};
 use crate::{
     aggregate::{RowBuf, Value},
@@ -64,7 +66,7 @@ impl ShardMachine {
     pub(super) fn end_closing(&mut self) {
         self.state.closing = None;
         if let Some(watermark) = self.state.watermark {
-            self.state.purge(watermark.minus(self.lateness));
+            self.state.purge(watermark.minus(self.retention));
         }
     }
 
@@ -116,10 +118,9 @@ impl ShardMachine {
         self.out.results.push(ResultRow { key, start, end, pane, revision, values, record: None });
     }
 
-    /// Notes that a late record changes the result of a closed window; call before the record is applied.
-    pub(super) fn touch_late(&mut self, grid: Grid, end: EventTime, key: &[u8]) {
-        let known = self.state.revisions.get(&end).is_some_and(|keys| keys.contains_key(key));
-        if !known {
+    /// Notes that a record changes the result of a closed window; call before it is applied.
+    pub(super) fn touch_late(&mut self, grid: Grid, end: EventTime, key: &[u8], pane: Pane) {
+        if self.state.revisions.get(end, key).is_none() {
             let emitted = match self.state.is_in_window(grid, end, key) {
                 Ok(emitted) => emitted,
                 Err(unreadable) => {
@@ -127,14 +128,21 @@ impl ShardMachine {
                     return;
                 }
             };
-            self.state.revisions.entry(end).or_default().insert(key.to_vec(), u32::from(emitted));
+            self.state.revisions.set(end, key, u32::from(emitted));
         }
-        if self.late_touched.insert((end, key.to_vec())) {
-            self.dirty.bytes += key.len() + ENTRY_OVERHEAD;
+        match self.late_touched.entry((end, key.to_vec())) {
+            Entry::Occupied(mut touched) => {
+                let pane = pane.max(*touched.get());
+                touched.insert(pane);
+            }
+            Entry::Vacant(untouched) => {
+                untouched.insert(pane);
+                self.dirty.bytes += key.len() + ENTRY_OVERHEAD;
+            }
         }
     }
 
-    /// Emits the corrected results of the windows that late records changed, one revision for all changes since the last.
+    /// Emits the corrected results of what late and replayed records changed, one revision for all changes since the last.
     pub(super) fn emit_late(&mut self) {
         match self.state.operator {
             Operator::Windows(grid) => self.emit_late_windows(grid),
@@ -144,20 +152,21 @@ impl ShardMachine {
     }
 
     fn emit_late_windows(&mut self, grid: Grid) {
-        for (end, key) in std::mem::take(&mut self.late_touched) {
+        for ((end, key), pane) in std::mem::take(&mut self.late_touched) {
             let mut row = RowBuf::new(&self.state.layout);
             if let Err(unreadable) = self.state.find_in_window(grid, end, &key, &mut row.row_mut()) {
                 self.failed = Some(unreadable);
                 return;
             }
-            let Some(emitted) = self.state.revisions.get_mut(&end).and_then(|keys| keys.get_mut(&key)) else {
+            // An entry that is not of this job may name a window without its key.
+            let Some(revision) = self.state.revisions.get(end, &key) else { continue };
+            if self.state.layout.records(row.row()) == 0 {
                 continue;
-            };
-            let revision = *emitted;
-            *emitted += 1;
+            }
+            self.state.revisions.set(end, &key, revision.saturating_add(1));
             self.dirty.revisions.insert((end, key.clone()));
             let values = self.state.layout.results(row.row());
-            self.push_result((grid.start_of(end), end), key, values, Pane::Late, revision);
+            self.push_result((grid.start_of(end), end), key, values, pane, revision);
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Pane {
     Final,
     /// A correction after late records.
     Late,
+    /// A correction after dead letters were replayed.
+    Replay,
     /// Not a result: the window has become part of a larger one, and what was emitted for it counts no more.
     Retracted,
 }
@@ -32,6 +34,7 @@ impl Pane {
         match self {
             Self::Final => "final",
             Self::Late => "late",
+            Self::Replay => "replay",
             Self::Retracted => "retracted",
         }
     }
@@ -173,7 +176,7 @@ impl ShardMachine {
     /// Whether anything but positions changed since the last commit.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.has_output() || self.dirty.rows
+        self.has_output() || self.dirty.rows || self.state.answered.is_dirty()
     }
 
     /// Whether positions, in-band watermarks or W_s moved since the last commit.
@@ -243,9 +246,12 @@ impl ShardMachine {
             }
         }
         for (end, key) in &dirty.revisions {
-            if let Some(emitted) = self.state.revisions.get(end).and_then(|keys| keys.get(key)) {
-                ShardState::encode_revision(*end, key, *emitted, block);
+            if let Some(emitted) = self.state.revisions.get(*end, key) {
+                ShardState::encode_revision(*end, key, emitted, block);
             }
+        }
+        for (partition, at) in self.state.answered.take_dirty() {
+            self.state.encode_answered(partition, at, block);
         }
         let mut writer = RowWriter::default();
         for slice in self.state.slices.iter_mut() {
@@ -353,7 +359,10 @@ impl ShardMachine {
         let runs =
             usize::try_from(self.state.runs.bytes() + 10 * self.state.runs.rows()).unwrap_or(usize::MAX);
         let waiting = self.state.buffer.written_bytes();
-        let live = keys + waiting + rows * per_row + runs + self.state.inputs.len() * 32;
+        let small = self.state.answered.written_bytes()
+            + self.state.revisions.written_bytes()
+            + self.state.inputs.len() * 32;
+        let live = keys + waiting + rows * per_row + runs + small;
         self.state.log_bytes > self.limits.snapshot_log_bytes.max(live as u64 / 4 * 7)
     }
 

@@ -22,7 +22,7 @@ pub struct ShardView {
     pub watermark: Watermark,
     /// W as it was announced to this shard last.
     pub announced: Watermark,
-    /// Windows that ended by then are gone: a record for them is a dead letter.
+    /// A record for windows that ended by then is a dead letter; some may be kept for replays.
     pub purged: Option<EventTime>,
     /// Windows that ended by W_s are still being put out, over several commits.
     pub closing: bool,
@@ -85,7 +85,7 @@ impl ShardMachine {
         ShardView {
             watermark: self.state.watermark,
             announced: wanted,
-            purged: self.state.purged,
+            purged: self.missed_by(),
             closing: self.state.closing.is_some(),
             inputs: (0..partitions).map(Partition).map(view).collect(),
         }
@@ -111,8 +111,8 @@ impl ShardMachine {
     ) -> Result<(Vec<WindowView>, usize), Unreadable> {
         let rows = self.state.rows_of(key)?;
         let ends = rows.keys().flat_map(|slice| grid.ends_of(*slice));
-        let ends: BTreeSet<_> =
-            ends.filter(|end| self.state.purged.is_none_or(|purged| *end > purged)).collect();
+        let missed_by = self.missed_by();
+        let ends: BTreeSet<_> = ends.filter(|end| Some(*end) > missed_by).collect();
         let windows = ends.iter().take(limit).map(|end| self.window_of(grid, key, &rows, *end));
         Ok((windows.collect(), ends.len()))
     }
@@ -169,7 +169,7 @@ impl ShardMachine {
             records: state.layout.records(window.row()),
             values: state.layout.results(window.row()),
             closed: Some(end) <= state.watermark,
-            emitted: state.revisions.get(&end).and_then(|keys| keys.get(key)).copied(),
+            emitted: state.revisions.get(end, key),
         }
     }
 }

@@ -41,13 +41,17 @@ impl ShardMachine {
                 continue;
             }
             let record = Buffered { key: rows.key(row).into(), kept: Kept::Whole(payload) };
-            self.dirty.bytes += record.bytes() + ENTRY_OVERHEAD;
-            self.state.buffer.insert(Place { time, partition: frame.partition, offset }, record);
+            self.buffer_record(Place { time, partition: frame.partition, offset }, record);
             applied += 1;
         }
         self.dirty.rows |= applied > 0;
         self.state.input_mut(frame.partition).applied += applied;
         lacking.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn buffer_record(&mut self, place: Place, record: Buffered) {
+        self.dirty.bytes += record.bytes() + ENTRY_OVERHEAD;
+        self.state.buffer.insert(place, record);
     }
 
     /// Puts out the records below W_s until all are out or the next commit is full.

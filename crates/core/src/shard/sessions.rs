@@ -32,17 +32,8 @@ impl ShardMachine {
                     }
                 }
             }
-            let (layout, watermark) = (&self.state.layout, self.state.watermark);
-            let Operator::Sessions(sessions) = &mut self.state.operator else { break };
-            let summaries = sessions.summary_bytes();
-            let (mut row, newly_dirty) = sessions.session_mut(layout, key, time, watermark);
-            layout.add_record(&mut row);
-            if newly_dirty {
-                self.dirty.bytes += key.len() + ENTRY_OVERHEAD + row.summary_bytes();
-            }
             let at = At { time, partition: frame.partition, offset: super::offset_of(frame, place) };
-            reader.values(|column, value| layout.add(&mut row, column, value, &at));
-            self.dirty.bytes += sessions.summary_bytes().saturating_sub(summaries);
+            self.add_to_session(key, &mut reader, &at, false);
             applied += 1;
         }
         self.dirty.rows |= applied > 0;
@@ -50,10 +41,25 @@ impl ShardMachine {
         lacking.map_or(Ok(()), Err)
     }
 
+    /// Adds the row that `reader` is at to its session.
+    #[inline]
+    pub(super) fn add_to_session(&mut self, key: &[u8], reader: &mut RowReader<'_>, at: &At, replayed: bool) {
+        let (layout, watermark) = (&self.state.layout, self.state.watermark);
+        let Operator::Sessions(sessions) = &mut self.state.operator else { return };
+        let summaries = sessions.summary_bytes();
+        let (mut row, newly_dirty) = sessions.session_mut(layout, key, at.time, watermark, replayed);
+        layout.add_record(&mut row);
+        if newly_dirty {
+            self.dirty.bytes += key.len() + ENTRY_OVERHEAD + row.summary_bytes();
+        }
+        reader.values(|column, value| layout.add(&mut row, column, value, at));
+        self.dirty.bytes += sessions.summary_bytes().saturating_sub(summaries);
+    }
+
     fn judge_late_session(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
         let Operator::Sessions(sessions) = &self.state.operator else { return Late::Applies };
-        let end = sessions.end_of(time);
-        if self.state.purged.is_none_or(|purged| end > purged) || sessions.takes(key, time) {
+        let (end, missed_by) = (sessions.end_of(time), self.missed_by());
+        if Some(end) > missed_by || sessions.takes(key, time, missed_by) {
             return Late::Applies;
         }
         let Some(payload) = super::payload_of(&frame.rows, row) else { return Late::LacksPayload };
@@ -98,7 +104,7 @@ impl ShardMachine {
         Emitted::All
     }
 
-    /// Emits what late records have made of sessions whose result was out: retractions, then corrected results.
+    /// Emits what late and replayed records have made of sessions whose result was out: retractions, then corrected results.
     pub(super) fn emit_late_sessions(&mut self) {
         let Operator::Sessions(sessions) = &mut self.state.operator else { return };
         let (retracted, late) = (sessions.take_retracted(), sessions.take_late());
@@ -106,8 +112,9 @@ impl ShardMachine {
             let nothing = vec![Value::Null; self.state.layout.outputs()];
             self.push_result((gone.start, gone.end), gone.key, nothing, Pane::Retracted, gone.emitted);
         }
-        for (place, revision) in late {
-            self.emit_session(place, Pane::Late, revision);
+        for (place, revision, replayed) in late {
+            let pane = if replayed { Pane::Replay } else { Pane::Late };
+            self.emit_session(place, pane, revision);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     aggregate::{At, Layout, RowBuf},
     block::Closing,
     dead_letter::Reason,
-    frame::ShardFrame,
+    frame::{RowReader, ShardFrame},
     ordered::{Buffered, Kept, Place},
     runs::Unreadable,
     time::{EventTime, Span},
@@ -49,41 +49,37 @@ struct KeySpan {
 impl ShardMachine {
     /// Takes the records from offset delta `skip` on; the offset delta of the first late one that lacks its payload is the error.
     pub(super) fn apply_to_spans(&mut self, frame: &ShardFrame, skip: u32) -> Result<(), u32> {
-        let rows = &frame.rows;
-        let first = rows.offsets.partition_point(|delta| *delta < skip);
-        let layout = Arc::clone(&self.state.layout);
-        let mut accumulators = RowBuf::new(&layout);
+        let mut reader = RowReader::new(&frame.rows, skip);
         let (mut applied, mut lacking) = (0, None);
-        for row in first..rows.len() {
-            let time = rows.times.get(row).map_or(EventTime(0), |time| EventTime(*time));
-            let (partition, offset) = (frame.partition, offset_of(frame, row));
+        while let Some((row, time, key)) = reader.next_row() {
             if time < self.on_time_from {
-                let Some(payload) = payload_of(rows, row) else {
-                    lacking = rows.offsets.get(row).copied();
+                let Some(payload) = payload_of(&frame.rows, row) else {
+                    lacking = frame.rows.offsets.get(row).copied();
                     break;
                 };
                 self.push_late(frame, row, (Reason::Late, None), payload);
                 continue;
             }
-            accumulators.clear();
-            layout.add_record(&mut accumulators.row_mut());
-            let at = At { time, partition, offset };
-            for (column, input) in rows.columns.iter().enumerate() {
-                let is_null = u32::try_from(row).is_ok_and(|row| input.nulls.binary_search(&row).is_ok());
-                if let Some(value) = input.values.get(row).filter(|_| !is_null) {
-                    layout.add_value(&mut accumulators.row_mut(), column, *value, &at);
-                }
-            }
-            let mut bytes = Vec::new();
-            layout.encode(accumulators.row(), &mut bytes);
-            let record = Buffered { key: rows.key(row).into(), kept: Kept::Row(bytes.into()) };
-            self.dirty.bytes += record.bytes() + ENTRY_OVERHEAD;
-            self.state.buffer.insert(Place { time, partition, offset }, record);
+            let place = Place { time, partition: frame.partition, offset: offset_of(frame, row) };
+            let kept = self.row_of_record(&mut reader, &place);
+            self.buffer_record(place, Buffered { key: key.into(), kept });
             applied += 1;
         }
         self.dirty.rows |= applied > 0;
         self.state.input_mut(frame.partition).applied += applied;
         lacking.map_or(Ok(()), Err)
+    }
+
+    /// The accumulators of the record that `reader` is at, alone.
+    pub(super) fn row_of_record(&self, reader: &mut RowReader<'_>, place: &Place) -> Kept {
+        let layout = &self.state.layout;
+        let mut alone = RowBuf::new(layout);
+        let at = At { time: place.time, partition: place.partition, offset: place.offset };
+        layout.add_record(&mut alone.row_mut());
+        reader.values(|column, value| layout.add(&mut alone.row_mut(), column, value, &at));
+        let mut bytes = Vec::new();
+        layout.encode(alone.row(), &mut bytes);
+        Kept::Row(bytes.into())
     }
 
     /// Puts out the results of the records below W_s until all are out or the next commit is full.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
-use super::{commit::RowWriter, reorder::take_record};
+use super::{commit::RowWriter, reorder::take_record, revisions::Revisions};
 use crate::{
     aggregate::{Layout, RowBuf, RowMut, put_varint},
     announcement::AssignmentId,
@@ -15,15 +15,13 @@ use crate::{
     entry::{EntryKey, Input, take_u64},
     job::{JobSpec, OperatorSpec},
     ordered::{Buffered, Ordered, Place},
+    replay::{Answered, AnsweredBlock},
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     sessions::Sessions,
     slices::Slices,
     time::{EventTime, Offset, Partition, Span, Watermark},
     window::Grid,
 };
-
-/// How often the result of each group key has been emitted, by window end: only windows that late records touched.
-pub type Revisions = BTreeMap<EventTime, BTreeMap<Vec<u8>, u32>>;
 
 /// What a shard does with its records.
 #[derive(Clone, Debug)]
@@ -65,6 +63,8 @@ pub struct ShardState {
     /// The run that the base entries of the log's first snapshot are of, until another snapshot begins.
     base: Option<u64>,
     pub(super) revisions: Revisions,
+    /// The dead letters that it has been asked for.
+    pub(super) answered: Answered,
     pub(super) watermark: Watermark,
     pub(super) purged: Option<EventTime>,
     pub(super) closing: Option<Closing>,
@@ -115,7 +115,8 @@ impl ShardState {
             runs: Runs::default(),
             run: 0,
             base: None,
-            revisions: Revisions::new(),
+            revisions: Revisions::default(),
+            answered: Answered::default(),
             watermark: None,
             purged: None,
             closing: None,
@@ -279,10 +280,11 @@ impl ShardState {
         for (at, input) in self.inputs.iter().enumerate() {
             Self::encode_input(at, input, block);
         }
-        for (end, keys) in &self.revisions {
-            for (key, emitted) in keys {
-                Self::encode_revision(*end, key, *emitted, block);
-            }
+        for (end, key, emitted) in self.revisions.iter() {
+            Self::encode_revision(end, key, emitted, block);
+        }
+        for (partition, at, _) in self.answered.blocks() {
+            self.encode_answered(partition, at, block);
         }
     }
 
@@ -395,9 +397,7 @@ impl ShardState {
             }
             Change::Delete(key) => match EntryKey::decode(key).ok_or(unreadable)? {
                 EntryKey::Revision(end, key) => {
-                    if let Some(keys) = self.revisions.get_mut(&end) {
-                        keys.remove(key);
-                    }
+                    self.revisions.remove(end, key);
                     Ok(())
                 }
                 EntryKey::Session(start, key) => {
@@ -407,6 +407,7 @@ impl ShardState {
                     Ok(())
                 }
                 EntryKey::Position(_)
+                | EntryKey::Answered(..)
                 | EntryKey::Row(..)
                 | EntryKey::Base(..)
                 | EntryKey::Index(..)
@@ -438,10 +439,13 @@ impl ShardState {
                 let Operator::Sessions(sessions) = &mut self.operator else { return None };
                 self.layout.decode(value, &mut sessions.restore(&self.layout, key, window, emitted))?;
             }
+            EntryKey::Answered(partition, at) => {
+                self.answered.restore(partition, at, AnsweredBlock::decode(value)?);
+            }
             EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
             EntryKey::Revision(end, key) => {
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
-                self.revisions.entry(end).or_default().insert(key.to_vec(), emitted);
+                self.revisions.set(end, key, emitted);
             }
         }
         Some(())
@@ -471,9 +475,7 @@ impl ShardState {
                 self.forget_gone();
             }
         }
-        while self.revisions.first_key_value().is_some_and(|(end, _)| *end <= purged) {
-            self.revisions.pop_first();
-        }
+        self.revisions.purge(purged);
     }
 
     pub(super) fn encode_input(partition: usize, input: &Input, block: &mut Block) {
@@ -488,6 +490,20 @@ impl ShardState {
         EntryKey::Revision(end, key).encode(&mut entry);
         put_varint(&mut value, u128::from(emitted));
         block.entries.upsert(&entry, &value);
+    }
+
+    pub(super) fn encode_answered(&self, partition: Partition, at: u64, block: &mut Block) {
+        let Some(answered) = self.answered.block(partition, at) else { return };
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        EntryKey::Answered(partition, at).encode(&mut key);
+        answered.encode(&mut value);
+        block.entries.upsert(&key, &value);
+    }
+
+    /// The dead letters that it has been asked for.
+    #[must_use]
+    pub const fn answered(&self) -> &Answered {
+        &self.answered
     }
 
     /// W_s.
@@ -570,11 +586,8 @@ impl ShardState {
             Operator::Windows(_) | Operator::Sessions(_) => self.add_runs(&mut rows).err(),
             Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
         };
-        let revisions = self
-            .revisions
-            .iter()
-            .flat_map(|(end, keys)| keys.iter().map(|(key, emitted)| ((*end, key.clone()), *emitted)))
-            .collect();
+        let revisions =
+            self.revisions.iter().map(|(end, key, emitted)| ((end, key.clone()), emitted)).collect();
         let sessions = self.sessions().into_iter().flat_map(|sessions| sessions.iter(&self.layout));
         let sessions = sessions.map(|session| {
             ((session.start, session.key.to_vec()), (session.end, session.emitted, session.row.to_owned()))
@@ -589,6 +602,7 @@ impl ShardState {
             buffered,
             unreadable,
             revisions,
+            answered: self.answered.blocks().map(|(p, at, block)| ((p, at), block.clone())).collect(),
             watermark: self.watermark,
             purged: self.purged,
             closing: self.closing.clone(),
@@ -633,6 +647,7 @@ pub struct CanonicalState {
     /// Set where some rows could not be read.
     pub unreadable: Option<Unreadable>,
     pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,
+    pub answered: BTreeMap<(Partition, u64), AnsweredBlock>,
     pub watermark: Watermark,
     pub purged: Option<EventTime>,
     pub closing: Option<Closing>,

@@ -1,5 +1,6 @@
 mod inspect;
 mod reorder;
+mod replay;
 mod sessions;
 mod spilling;
 
@@ -35,6 +36,7 @@ fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(lateness),
+        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/v", 0)],
         aggregates: vec![
             AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None },

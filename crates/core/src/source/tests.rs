@@ -26,6 +26,7 @@ fn job(shards: u32) -> Arc<JobSpec> {
             zone: None,
         }),
         allowed_lateness: Span(0),
+        replay_ttl: Span::ZERO,
         columns: Vec::new(),
         aggregates: Vec::new(),
     })

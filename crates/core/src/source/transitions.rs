@@ -65,6 +65,7 @@ impl Pair {
                 zone: None,
             }),
             allowed_lateness: Span(0),
+            replay_ttl: Span::ZERO,
             columns: Vec::new(),
             aggregates: Vec::new(),
         };
