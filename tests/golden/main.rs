@@ -12,6 +12,10 @@ use tidegate_core::{
         WatermarkStrategy, WindowSpec,
     },
     ordered::{Buffered, Kept, Place},
+    replay::{
+        Answered, AnsweredBlock,
+        Outcome::{Applied, Expired},
+    },
     shard::ShardState,
     time::{EventTime, Offset, Partition, Shard, Span},
 };
@@ -41,12 +45,27 @@ fn state_entries() {
     assert_eq!(key(EntryKey::Base(EventTime(0), b"k")), "0380000000000000006b");
     assert_eq!(key(EntryKey::Index(EventTime(0), 258)), "0480000000000000000000000000000102");
     assert_eq!(key(EntryKey::Session(EventTime(0), b"k")), "0580000000000000006b");
+    assert_eq!(key(EntryKey::Answered(Partition(258), 3)), "06000001020000000000000003");
     let place = Place { time: EventTime(1_000), partition: Partition(258), offset: Offset(3) };
     assert_eq!(key(EntryKey::Buffered(place)), "1080000000000003e8000001020000000000000003");
     assert_eq!(key(EntryKey::BufferedBase(place)), "1180000000000003e8000001020000000000000003");
     let mut value = Vec::new();
     Input { next: Offset(300), watermark: Some(EventTime(-2)), applied: 5, dead: 1 }.encode(&mut value);
     assert_eq!(hex(&value), "ac0201fffffffffffffffe0501");
+}
+
+#[test]
+fn what_a_shard_has_answered_for() {
+    let value = "020103050401";
+    let block = AnsweredBlock::decode(&bytes(value)).unwrap();
+    let mut encoded = Vec::new();
+    block.encode(&mut encoded);
+    assert_eq!(hex(&encoded), value);
+    let mut answered = Answered::default();
+    answered.restore(Partition(0), 1, block);
+    let outcome = |offset: u64| answered.outcome(Partition(0), Offset(65_536 + offset));
+    assert_eq!([2, 3, 4, 7, 8].map(outcome), [None, Some(Applied), Some(Expired), Some(Applied), None]);
+    assert_eq!(answered.counts(), (2, 1));
 }
 
 #[test]

@@ -15,15 +15,24 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use tidegate_core::job::{AggregateFn, ColumnKind, OnFuture, OperatorSpec, SessionSpec, WindowSpec};
+use tidegate_core::{
+    job::{AggregateFn, ColumnKind, OnFuture, OperatorSpec, SessionSpec, WindowSpec},
+    replay::Outcome,
+    time::{Offset, Partition},
+};
 use tidegate_job::{Format, Job, JobFile, KeySource, TimeSource, TimeUnit};
 use tidegate_kafka::{Access, KafkaConfig, Record, Timestamp};
 
-use self::{reorder::Order, sliding::Spans};
+use self::{
+    reorder::Order,
+    replayed::{Late, Returned},
+    sliding::Spans,
+};
 use crate::topics;
 use aggregates::Inputs;
 
 mod reorder;
+mod replayed;
 mod sliding;
 
 /// Compares what a job has put out with the batch answer.
@@ -72,6 +81,8 @@ pub(crate) struct Verdict {
     pub(crate) windows: u64,
     /// Dead letters.
     pub(crate) dead_letters: u64,
+    /// Of these, those that came back and count in results.
+    pub(crate) replayed: u64,
     /// Dead letters for lateness of records that their own partition had not left behind by more than the delay: only where
     /// the watermark passed a partition that was idle.
     pub(crate) overtaken: u64,
@@ -124,12 +135,15 @@ impl Verdict {
 /// The line that ends `tidegate dev --verify` and `tidegate verify`.
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { records, windows, dead_letters, split, lost, duplicated, wrong, .. } = self;
+        let Self { records, windows, dead_letters, replayed, split, lost, duplicated, wrong, .. } = self;
         let mismatches = self.mismatches();
         write!(
             f,
             "verified: records={records} windows={windows} dead_letters={dead_letters} mismatches={mismatches}"
         )?;
+        if *replayed > 0 {
+            write!(f, " replayed={replayed}")?;
+        }
         if *split > 0 {
             write!(f, " split={split}")?;
         }
@@ -162,6 +176,9 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
     }
     let mut verdict = Verdict::default();
     let letters = dead_letters(job, kafka, &mut verdict)?;
+    let returned = Returned::read(job, kafka)?;
+    // What dead letters may add to windows.
+    let mut late = Late::default();
     let (mut order, mut spans) = (Order::default(), Spans::default());
     let mut windows: BTreeMap<Window, Inputs> = BTreeMap::new();
     // What has no window before all records are known, by key and time.
@@ -194,8 +211,11 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
             (Err(reason), None) => verdict
                 .differ(Difference::Lost, format_args!("{place:?} should be a dead letter for {reason}")),
             (Ok(parsed), letter) => {
+                let outcome = letter.and_then(|letter| returned.outcome(job, &parsed, &record, letter));
+                let counts = letter.is_none() || outcome == Some(Outcome::Applied);
                 if let Some(letter) = letter {
-                    check_late(job, place, &parsed, letter, &record, &mut verdict);
+                    check_late(job, place, &parsed, (letter, outcome.is_some()), &record, &mut verdict);
+                    verdict.replayed += u64::from(counts);
                     let behind = latest.get(&place.0).is_some_and(|latest| latest - parsed.time > delay);
                     verdict.overtaken += u64::from(!behind && letter.reason.starts_with("late"));
                 }
@@ -203,20 +223,19 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
                     let latest = latest.entry(place.0).or_insert(parsed.time);
                     *latest = parsed.time.max(*latest);
                 }
-                if letter.is_none() && job.core.operator.keeps_records() {
-                    order.expect(parsed, &record);
-                } else if letter.is_none() && job.core.operator.buffers_records() {
-                    spans.expect(parsed, place);
-                } else if letter.is_none_or(|letter| letter.reason == "late_partial") {
-                    match &job.core.operator {
-                        OperatorSpec::Windows(spec) => apply(job, spec, place, &parsed, letter, &mut windows),
-                        OperatorSpec::Sessions(_) => {
-                            let inputs = unplaced.entry((parsed.key.clone(), parsed.time)).or_default();
-                            inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
-                        }
-                        // Below.
-                        OperatorSpec::Reorder | OperatorSpec::Sliding(_) => {}
+                match (&job.core.operator, letter) {
+                    (OperatorSpec::Windows(spec), Some(letter)) => {
+                        let came = outcome == Some(Outcome::Applied);
+                        late.expect(job, spec, place, parsed, (letter, came), &mut windows);
                     }
+                    _ if !counts => {}
+                    (OperatorSpec::Windows(spec), None) => apply(job, spec, place, &parsed, &mut windows),
+                    (OperatorSpec::Sessions(_), _) => {
+                        let inputs = unplaced.entry((parsed.key.clone(), parsed.time)).or_default();
+                        inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
+                    }
+                    (OperatorSpec::Reorder, _) => order.expect(parsed, &record),
+                    (OperatorSpec::Sliding(_), _) => spans.expect(parsed, place),
                 }
             }
         }
@@ -240,12 +259,14 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
             return Ok(verdict);
         }
     }
-    compare(job, kafka, watermark, &windows, &mut verdict)?;
+    compare(job, kafka, watermark, (&windows, &late), &mut verdict)?;
     Ok(verdict)
 }
 
 #[derive(Debug)]
 struct Letter {
+    /// Where it is in the dead-letter topic.
+    at: (Partition, Offset),
     reason: String,
     watermark: Option<i64>,
     missed: Option<(i64, i64)>,
@@ -273,6 +294,7 @@ fn dead_letters(
             bail!("a dead letter without partition and offset")
         };
         let letter = Letter {
+            at: (record.partition(), record.offset()),
             reason: text("tidegate-reason").unwrap_or_default(),
             watermark: number("tidegate-watermark"),
             missed: number("tidegate-window-start").zip(number("tidegate-window-end")),
@@ -373,7 +395,7 @@ fn check_late(
     job: &Job,
     place: (u32, u64),
     parsed: &Parsed,
-    letter: &Letter,
+    (letter, returned): (&Letter, bool),
     record: &Record<'_>,
     verdict: &mut Verdict,
 ) {
@@ -395,7 +417,8 @@ fn check_late(
         "late_partial" => ends.iter().any(|end| gone(*end)) && !ends.iter().all(|end| gone(*end)),
         // The clock has moved on since: what was too far ahead then need not be now.
         "future" => job.core.watermark.max_future_skew.is_some(),
-        _ => false,
+        // The job has been corrected since.
+        _ => returned,
     };
     if !deserved {
         verdict.differ(
@@ -429,13 +452,9 @@ fn apply(
     spec: &WindowSpec,
     place: (u32, u64),
     parsed: &Parsed,
-    letter: Option<&Letter>,
     windows: &mut BTreeMap<Window, Inputs>,
 ) {
     for (start, end) in windows_of(spec, parsed.time) {
-        if letter.and_then(|letter| letter.missed).is_some_and(|(_, missed)| end <= missed) {
-            continue;
-        }
         let window = (parsed.key.clone(), start, end);
         let inputs = windows.entry(window).or_default();
         inputs.add(job, &parsed.value, (parsed.time, place.0, place.1));
@@ -474,7 +493,7 @@ fn compare(
     job: &Job,
     kafka: &KafkaConfig,
     watermark: Option<i64>,
-    expected: &BTreeMap<Window, Inputs>,
+    (expected, late): (&BTreeMap<Window, Inputs>, &Late),
     verdict: &mut Verdict,
 ) -> Result<()> {
     let results = results(job, kafka, verdict)?;
@@ -505,9 +524,26 @@ fn compare(
             Some(_) if !closed => {
                 verdict.differ(Difference::Wrong, format_args!("{window:?} has a result before its end"))
             }
+            Some((_, result)) if late.changes(window) => late.check(job, window, inputs, result, verdict),
             Some((_, result)) => check_result(job, window, inputs, result, verdict),
         }
         unmatched.remove(window);
+    }
+    for window in late.windows().filter(|window| !expected.contains_key(*window)) {
+        let closed = watermark.is_some_and(|watermark| window.2 <= watermark);
+        match results.get(window) {
+            Some((_, result)) if closed => {
+                late.check(job, window, &Inputs::default(), result, verdict);
+                unmatched.remove(window);
+            }
+            None if closed && late.must_be(window) => {
+                verdict.differ(
+                    Difference::Lost,
+                    format_args!("no result for {window:?}, which has dead letters that came back"),
+                );
+            }
+            _ => {}
+        }
     }
     for window in unmatched {
         verdict.differ(Difference::Wrong, format_args!("a result for {window:?}, which has no records"));

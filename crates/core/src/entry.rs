@@ -7,7 +7,7 @@
 //! 03 slice start  group key    → the row that all runs before a snapshot merge to: only in a changelog
 //! 04 slice start  file         → the index of a part of a run: only in a local store
 //! 05 start        group key    → a session: its length, how often its result has been emitted, the row of accumulators
-//! 06 partition    block        → which dead letters of that partition have been replayed ([`crate::replay`])
+//! 06 partition    block        → which dead letters of that block have come back ([`crate::replay`])
 //! 10 event time  partition  offset → a record that waits, with its group key
 //! 11 event time  partition  offset → such a record in a run before a snapshot: only in a changelog
 //! ```

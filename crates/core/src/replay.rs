@@ -61,10 +61,12 @@ pub struct Replayed {
     pub known: u64,
 }
 
-/// What became of one entry.
+/// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// It counts in what was kept of its windows.
     Applied,
+    /// Nothing was kept any more of what it belongs to.
     Expired,
 }
 
@@ -83,31 +85,41 @@ pub struct Answered {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnsweredBlock {
     /// Entries applied.
-    pub applied: u64,
-    /// Entries expired.
-    pub expired: u64,
-    /// Offsets within the block: ascending, none touches the next.
-    ranges: Vec<Range<u32>>,
+    applied: u64,
+    answered: Ranges,
+    /// Among these.
+    expired: Ranges,
 }
+
+/// Offsets within a block: ascending, none touches the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Ranges(Vec<Range<u32>>);
 
 impl Answered {
     /// Whether the entry there has been answered for.
     #[must_use]
     pub fn contains(&self, partition: Partition, offset: Offset) -> bool {
         let (block, within) = place_of(offset);
-        self.blocks.get(&(partition, block)).is_some_and(|block| block.contains(within))
+        self.blocks.get(&(partition, block)).is_some_and(|block| block.answered.contains(within))
     }
 
-    /// Answers for an entry.
+    /// What became of the shard's entry there; `None`: it has not been answered for.
+    #[must_use]
+    pub fn outcome(&self, partition: Partition, offset: Offset) -> Option<Outcome> {
+        let (block, within) = place_of(offset);
+        let block = self.blocks.get(&(partition, block)).filter(|block| block.answered.contains(within))?;
+        Some(if block.expired.contains(within) { Outcome::Expired } else { Outcome::Applied })
+    }
+
+    /// Answers for an entry, once.
     pub(crate) fn answer(&mut self, partition: Partition, offset: Offset, outcome: Outcome) {
         let (block, within) = place_of(offset);
         self.change(partition, block, |block| {
             match outcome {
                 Outcome::Applied => block.applied += 1,
-                Outcome::Expired => block.expired += 1,
+                Outcome::Expired => drop(block.expired.insert(within..within + 1)),
             }
-            block.insert(within..within + 1);
-            true
+            block.answered.insert(within..within + 1)
         });
     }
 
@@ -118,25 +130,25 @@ impl Answered {
             let (block, first) = place_of(Offset(from));
             let length = u64::from((1 << BLOCK_BITS) - first).min(offsets.end.0 - from);
             let past = first + u32::try_from(length).unwrap_or(1 << BLOCK_BITS);
-            self.change(partition, block, |block| block.insert(first..past));
+            self.change(partition, block, |block| block.answered.insert(first..past));
             from += length;
         }
     }
 
     fn change(&mut self, partition: Partition, at: u64, change: impl FnOnce(&mut AnsweredBlock) -> bool) {
         let block = self.blocks.entry((partition, at)).or_default();
-        let before = block.ranges.len();
+        let before = block.ranges();
         if change(block) {
             self.dirty.insert((partition, at));
         }
-        self.ranges = self.ranges + block.ranges.len() - before;
+        self.ranges = self.ranges + block.ranges() - before;
     }
 
     /// Takes over a block as it is in the log.
-    pub(crate) fn restore(&mut self, partition: Partition, at: u64, block: AnsweredBlock) {
-        self.ranges += block.ranges.len();
+    pub fn restore(&mut self, partition: Partition, at: u64, block: AnsweredBlock) {
+        self.ranges += block.ranges();
         let replaced = self.blocks.insert((partition, at), block);
-        self.ranges -= replaced.map_or(0, |block| block.ranges.len());
+        self.ranges -= replaced.map_or(0, |block| block.ranges());
     }
 
     /// Whether anything changed since [`Answered::take_dirty`].
@@ -164,9 +176,9 @@ impl Answered {
     /// Entries applied and entries expired, in all.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        self.blocks
-            .values()
-            .fold((0, 0), |(applied, expired), block| (applied + block.applied, expired + block.expired))
+        self.blocks.values().fold((0, 0), |(applied, expired), block| {
+            (applied + block.applied, expired + block.expired.len())
+        })
     }
 
     /// Bytes that all of it takes in a log, about.
@@ -181,17 +193,44 @@ impl Answered {
 }
 
 impl AnsweredBlock {
+    const fn ranges(&self) -> usize {
+        self.answered.0.len() + self.expired.0.len()
+    }
+
+    /// Appends the value's bytes to `out`: entries applied; how many ranges are answered for; these, then those expired, of each its
+    /// distance from the one before and its length. Frozen by `tests/golden`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, u128::from(self.applied));
+        put_varint(out, self.answered.0.len() as u128);
+        self.answered.encode(out);
+        self.expired.encode(out);
+    }
+
+    /// Reads a value; `None` when the bytes are not one.
+    #[must_use]
+    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let bytes = &mut bytes;
+        let (applied, answered) = (take_u64(bytes)?, take_u64(bytes)?);
+        Some(Self {
+            applied,
+            answered: Ranges::take(bytes, answered)?,
+            expired: Ranges::take(bytes, u64::MAX)?,
+        })
+    }
+}
+
+impl Ranges {
     fn contains(&self, offset: u32) -> bool {
-        let after = self.ranges.partition_point(|range| range.end <= offset);
-        self.ranges.get(after).is_some_and(|range| range.start <= offset)
+        let after = self.0.partition_point(|range| range.end <= offset);
+        self.0.get(after).is_some_and(|range| range.start <= offset)
     }
 
     /// Whether any of `offsets` was not in it before.
     fn insert(&mut self, offsets: Range<u32>) -> bool {
         // Those that touch it become one with it.
-        let first = self.ranges.partition_point(|range| range.end < offsets.start);
-        let past = self.ranges.partition_point(|range| range.start <= offsets.end);
-        let touched = self.ranges.get(first..past).unwrap_or_default();
+        let first = self.0.partition_point(|range| range.end < offsets.start);
+        let past = self.0.partition_point(|range| range.start <= offsets.end);
+        let touched = self.0.get(first..past).unwrap_or_default();
         if let [one] = touched
             && one.start <= offsets.start
             && offsets.end <= one.end
@@ -200,29 +239,28 @@ impl AnsweredBlock {
         }
         let start = touched.first().map_or(offsets.start, |range| range.start.min(offsets.start));
         let end = touched.last().map_or(offsets.end, |range| range.end.max(offsets.end));
-        self.ranges.splice(first..past, std::iter::once(start..end));
+        self.0.splice(first..past, std::iter::once(start..end));
         true
     }
 
-    /// Appends the value's bytes to `out`: the counts, then of each range its distance from the one before and its length.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, u128::from(self.applied));
-        put_varint(out, u128::from(self.expired));
+    /// Number of offsets.
+    fn len(&self) -> u64 {
+        self.0.iter().map(|range| u64::from(range.end - range.start)).sum()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
         let mut behind = 0;
-        for range in &self.ranges {
+        for range in &self.0 {
             put_varint(out, u128::from(range.start - behind));
             put_varint(out, u128::from(range.end - range.start));
             behind = range.end;
         }
     }
 
-    /// Reads a value; `None` when the bytes are not one.
-    #[must_use]
-    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let bytes = &mut bytes;
-        let (applied, expired) = (take_u64(bytes)?, take_u64(bytes)?);
+    /// Takes as many ranges, or what is left.
+    fn take(bytes: &mut &[u8], most: u64) -> Option<Self> {
         let (mut ranges, mut behind) = (Vec::new(), 0u64);
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && (ranges.len() as u64) < most {
             let start = behind.checked_add(take_u64(bytes)?)?;
             let end = start.checked_add(take_u64(bytes)?)?;
             if end <= start || end > 1 << BLOCK_BITS || (start == behind && !ranges.is_empty()) {
@@ -231,7 +269,7 @@ impl AnsweredBlock {
             ranges.push(u32::try_from(start).ok()?..u32::try_from(end).ok()?);
             behind = end;
         }
-        Some(Self { applied, expired, ranges })
+        Some(Self(ranges))
     }
 }
 
@@ -255,7 +293,7 @@ mod tests {
             answered.cover(P, &(Offset(from)..Offset(from + 1_000)));
         }
         let ranges = |block: &AnsweredBlock| -> Vec<_> {
-            block.ranges.iter().map(|range| (range.start, range.end)).collect()
+            block.answered.0.iter().map(|range| (range.start, range.end)).collect()
         };
         let blocks: Vec<_> = answered.blocks().map(|(_, at, block)| (at, ranges(block))).collect();
         let whole = || vec![(0, 65_536)];
@@ -279,20 +317,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_set_of_what_was_put_in(covers in prop::collection::vec((0u64..400, 0u64..40), 0..40)) {
+        fn it_is_the_set_of_what_was_put_in(
+            covers in prop::collection::vec((0u64..400, 0u64..40), 0..40),
+            entries in prop::collection::btree_map(0u64..440, any::<bool>(), 0..60)
+        ) {
             let base = (1 << BLOCK_BITS) - 200;
             let mut answered = Answered::default();
             let mut expected = BTreeSet::new();
+            for (entry, expired) in &entries {
+                let outcome = if *expired { Outcome::Expired } else { Outcome::Applied };
+                answered.answer(P, Offset(base + entry), outcome);
+                expected.insert(*entry);
+            }
             for (from, length) in covers {
                 answered.cover(P, &(Offset(base + from)..Offset(base + from + length)));
                 expected.extend(from..from + length);
             }
             for offset in 0..440 {
-                prop_assert_eq!(answered.contains(P, Offset(base + offset)), expected.contains(&offset));
+                let outcome = answered.outcome(P, Offset(base + offset));
+                prop_assert_eq!(outcome.is_some(), expected.contains(&offset));
+                prop_assert_eq!(answered.contains(P, Offset(base + offset)), outcome.is_some());
+                prop_assert_eq!(outcome == Some(Outcome::Expired), entries.get(&offset) == Some(&true));
             }
+            let expired = entries.values().filter(|expired| **expired).count() as u64;
+            prop_assert_eq!(answered.counts(), (entries.len() as u64 - expired, expired));
             let mut restored = Answered::default();
             for (partition, at, block) in answered.blocks() {
-                prop_assert!(block.ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+                prop_assert!(block.answered.0.windows(2).all(|pair| pair[0].end < pair[1].start));
                 let mut bytes = Vec::new();
                 block.encode(&mut bytes);
                 restored.restore(partition, at, AnsweredBlock::decode(&bytes).unwrap());

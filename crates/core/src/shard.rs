@@ -393,7 +393,8 @@ impl ShardMachine {
 
     /// Live records are too late for windows that ended by then; longer kept ones are for replays.
     fn missed_by(&self) -> Option<EventTime> {
-        self.state.purged.max(self.state.watermark.map(|watermark| watermark.minus(self.lateness)))
+        let closed = self.state.closing.as_ref().map_or(self.state.watermark, |closing| closing.done);
+        self.state.purged.max(closed.map(|closed| closed.minus(self.lateness)))
     }
 
     /// A record older than some closed window: which of its windows still take it?

@@ -91,7 +91,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
                 zone: None,
             }),
             allowed_lateness: Span(5_000),
-            replay_ttl: Span::ZERO,
+            replay_ttl: Span(7_200_000),
             columns: vec![column("/amount", 6)],
             aggregates: vec![
                 aggregate("clicks", AggregateFn::Count, None),
@@ -169,7 +169,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(job.core.allowed_lateness, Span::ZERO);
     assert_eq!(job.core.shards, 16);
     assert_eq!(job.max_drift, None);
-    assert_eq!(job.dead_letter.replay_ttl, None);
+    assert_eq!((job.dead_letter.replay_ttl, job.core.replay_ttl), (None, Span::ZERO));
     assert_eq!(job.state, State { memory: 512 << 20, commit_interval: Span(100) });
 }
 

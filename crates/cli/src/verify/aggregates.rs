@@ -11,13 +11,13 @@ use tidegate_job::Job;
 pub(super) type Place = (i64, u32, u64);
 
 /// What went into a window.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Inputs {
     pub(super) records: u64,
     columns: Vec<Values>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Values {
     numbers: Vec<i128>,
     /// Of a column that is taken as it is.

@@ -2,6 +2,7 @@ mod inspect;
 mod reorder;
 mod replay;
 mod sessions;
+mod sliding;
 mod spilling;
 
 use std::sync::Arc;
