@@ -13,6 +13,7 @@ mod coordinators;
 mod dev;
 mod drifting;
 mod duckdb;
+mod early;
 mod flights;
 mod formats;
 mod hostile;

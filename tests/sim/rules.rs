@@ -59,6 +59,7 @@
 //! | 7 | hopping: `late_partial` | every seed, counted in `runner::EXERCISED` |
 //! | 7 | a session record is merged first, then judged | core `a_record_is_merged_before_it_is_judged_and_what_has_no_session_left_is_a_dead_letter` |
 //! | 7 | merging away an emitted session retracts it, in the same commit | `what_was_merged_away_is_retracted`, core `folded_results_equal_the_batch` |
+//! | 7 | early results: as of their commit, none after the final one, none left of a session that is no more | every seed with such a job |
 //! | 7 | reorder: purged by X, never deleted by name; resumed where it stopped | `what_is_gone_is_in_the_delta`, `reordering_resumes_where_the_last_commit_ended` |
 //! | 7 | a replayed entry counts once, is answered for once committed, and never becomes a dead letter | `an_entry_is_known_however_often_it_is_asked_for`, `an_entry_is_answered_for_once_that_is_committed`, `what_a_request_leaves_out_may_be_asked_for`; a dead letter comes once: every seed |
 //! | 7 | sliding: each result is that of the definition, ties included, whatever was restored | every seed with such a job |

@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 39] = [
+const EXERCISED: [&str; 40] = [
     "catch-up readings",
     "catch-up readings that waited",
     "closings over several commits",
@@ -23,6 +23,7 @@ const EXERCISED: [&str; 39] = [
     "commits aborted",
     "commits fenced",
     "compactions",
+    "early",
     "faults",
     "final",
     "gaps refused",

@@ -42,6 +42,8 @@ pub struct Scenario {
     pub limits: Limits,
     /// Bytes of rows that a shard may have in memory.
     pub memory: Option<usize>,
+    /// How often there are early results.
+    pub early: Option<Span>,
     pub pace: Pace,
     pub timing: Timing,
     pub watermark: WatermarkConfig,
@@ -203,6 +205,7 @@ impl Scenario {
             store_every: dice.within(1, 6),
             faults: faults(dice),
             chaos_until: dice.within(1_000, 4_000),
+            early: dice.chance(250).then(|| Span(dice.signed(1, 400))),
         }
     }
 
@@ -249,6 +252,7 @@ impl Scenario {
             workers: 2,
             limits: Limits { commit_bytes: 1 << 20, snapshot_log_bytes: 1 << 20, ..Limits::default() },
             memory: None,
+            early: None,
             pace: Pace { commit_interval: 50, min_interval: 10, heartbeat: 200 },
             timing: Timing { start_grace: 300, report_interval: 100, max_drift: None },
             assignment: AssignmentConfig {

@@ -393,6 +393,7 @@ impl Worker {
             machine.announce(&mutated(announced, ctx));
         }
         machine.set_memory(ctx.scenario.memory);
+        machine.set_early(ctx.scenario.early, Tick(ctx.now));
         slot.phase = Phase::Owning(Box::new(Owning {
             machine,
             epoch,
@@ -476,6 +477,7 @@ impl Worker {
         if ctx.now < self.slow_until && !slot.releasing {
             return;
         }
+        owning.machine.begin_early(Tick(ctx.now));
         let mut nacks = Vec::new();
         let mut credits: BTreeMap<LinkId, u64> = BTreeMap::new();
         while slot.releasing || owning.machine.takes_frames() {

@@ -479,6 +479,7 @@ fn commit(request: &CommitRequest, ctx: &mut Context) {
     reasons.for_each(|reason| ctx.count(reason.as_str()));
     for row in &request.commit.results {
         ctx.count(match row.pane {
+            Pane::Early => "early",
             Pane::Final => "final",
             Pane::Late => "windows corrected",
             Pane::Replay => "windows corrected by replays",

@@ -88,6 +88,8 @@ pub(crate) struct Verdict {
     pub(crate) overtaken: u64,
     /// Sessions of which a part had been over and forgotten when a late record joined it with another: each part is there.
     pub(crate) split: u64,
+    /// Early results, which are compared with nothing.
+    pub(crate) early: u64,
     /// What should be there and is not, or not in full.
     pub(crate) lost: u64,
     /// What is there more often than it should be.
@@ -135,7 +137,7 @@ impl Verdict {
 /// The line that ends `tidegate dev --verify` and `tidegate verify`.
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { records, windows, dead_letters, replayed, split, lost, duplicated, wrong, .. } = self;
+        let Self { records, windows, dead_letters, replayed, split, early, lost, duplicated, wrong, .. } = self;
         let mismatches = self.mismatches();
         write!(
             f,
@@ -146,6 +148,9 @@ impl std::fmt::Display for Verdict {
         }
         if *split > 0 {
             write!(f, " split={split}")?;
+        }
+        if *early > 0 {
+            write!(f, " early={early}")?;
         }
         if mismatches > 0 {
             write!(f, " lost={lost} duplicated={duplicated} wrong={wrong}")?;
@@ -596,7 +601,7 @@ impl Split<'_> {
     }
 }
 
-/// The highest revision of each (key, window).
+/// The highest revision of each (key, window) that is over.
 fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<HashMap<Window, (u64, Value)>> {
     let mut results: HashMap<Window, (u64, Value)> = HashMap::new();
     let mut revisions = BTreeSet::new();
@@ -609,6 +614,16 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
         let end = result.get("window_end").and_then(Value::as_i64).context("a result without window_end")?;
         let revision = result.get("revision").and_then(Value::as_u64).context("a result without revision")?;
         let window = (key, start, end);
+        if result.get("pane").and_then(Value::as_str) == Some("early") {
+            verdict.early += 1;
+            if results.contains_key(&window) {
+                verdict.differ(
+                    Difference::Wrong,
+                    format_args!("{window:?} has an early result behind its final one"),
+                );
+            }
+            return Ok(());
+        }
         if !revisions.insert((window.clone(), revision)) {
             verdict.differ(
                 Difference::Duplicated,

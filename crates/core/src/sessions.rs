@@ -323,6 +323,26 @@ impl Sessions {
         std::mem::take(&mut self.changes.retracted)
     }
 
+    /// Start and key of the sessions that changed.
+    pub fn dirty(&self) -> impl Iterator<Item = (EventTime, &[u8])> {
+        let slots = self.changes.dirty.iter().map(|at| &self.slots[*at as usize]);
+        slots.filter(|slot| slot.taken && slot.dirty).map(|slot| (slot.start, &*slot.key))
+    }
+
+    /// Counts an early result of the session of `key` that starts at `start`, so that it is taken back if the session becomes
+    /// another; gives its place. `None` where there is no such session, or where it has ended.
+    pub fn count_early(&mut self, start: EventTime, key: &[u8], watermark: Watermark) -> Option<u32> {
+        let at = self.chain(key).find(|at| self.slots[*at].start == start)?;
+        if Some(self.slots[at].end) <= watermark {
+            return None;
+        }
+        if self.slots[at].emitted == 0 {
+            self.slots[at].emitted = 1;
+            self.mark_dirty(at);
+        }
+        Some(place(at))
+    }
+
     /// Takes the places of the sessions that changed: they are in the log from now on.
     pub fn take_dirty(&mut self) -> Vec<u32> {
         let mut dirty = std::mem::take(&mut self.changes.dirty);

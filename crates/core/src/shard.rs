@@ -12,6 +12,7 @@
 
 mod closing;
 mod commit;
+mod early;
 mod inspect;
 mod reorder;
 mod replay;
@@ -85,6 +86,8 @@ pub struct ShardMachine {
     out: Pending,
     /// Closed windows with results to be corrected, and as which pane.
     late_touched: BTreeMap<(EventTime, Vec<u8>), Pane>,
+    /// Where the job asks for early results.
+    early: Option<Box<early::Early>>,
     refused: Vec<Option<(u64, SessionId)>>,
     /// Where a payload was lacking that the shard still waits for.
     lacking: BTreeMap<Partition, Offset>,
@@ -184,6 +187,7 @@ impl ShardMachine {
             dirty: Dirty::default(),
             out: Pending::default(),
             late_touched: BTreeMap::new(),
+            early: None,
             refused: Vec::new(),
             lacking: BTreeMap::new(),
             in_flight: None,

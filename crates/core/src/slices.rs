@@ -188,6 +188,11 @@ impl Slice {
         row
     }
 
+    /// Keys of the rows written since they were last taken.
+    pub fn dirty(&self) -> impl Iterator<Item = &[u8]> {
+        self.dirty.iter().map(|row| self.key(*row as usize))
+    }
+
     /// Takes the list of rows written since it was last taken.
     pub fn take_dirty(&mut self) -> Vec<u32> {
         let dirty = std::mem::take(&mut self.dirty);

@@ -35,6 +35,7 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
     let watermark = checker.watermark(&file.watermark);
     let max_drift = checker.optional_above_zero("watermark.max_drift", file.watermark.max_drift.as_ref());
     let computed = checker.computed(file);
+    let early = checker.early(file);
     let allowed_lateness = checker.duration("allowed_lateness", file.allowed_lateness.as_ref(), Span::ZERO);
     checker.names("sink.topic", &file.sink.topic, names::topic);
     checker.names("dead_letter.topic", &file.dead_letter.topic, names::topic);
@@ -57,6 +58,7 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
             aggregates,
         },
         max_drift: max_drift?,
+        early: early?,
         sink: Sink { topic: file.sink.topic.clone() },
         dead_letter: DeadLetter { topic: file.dead_letter.topic.clone(), replay_ttl: replay_ttl? },
         state: state?,

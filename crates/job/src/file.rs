@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 4] = ["auto", "early", "every", "wasm"];
+pub(crate) const NOT_SUPPORTED_YET: [&str; 2] = ["auto", "wasm"];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -31,8 +31,8 @@ pub struct JobFile {
     pub(crate) window: Option<WindowChoice>,
     /// In place of `window` and `aggregates`: the records themselves, in order of event time.
     pub(crate) reorder: Option<ReorderSection>,
-    #[schemars(skip)]
-    pub(crate) early: Option<IgnoredAny>,
+    /// Provisional results of windows that are open. Not with `sliding` and `reorder`. Default: none.
+    pub(crate) early: Option<EarlySection>,
     /// How long after its end a window still takes late records. Default `0ms`.
     pub(crate) allowed_lateness: Option<DurationText>,
     /// What is computed for each window and key, in the order of the result's fields.
@@ -41,6 +41,14 @@ pub struct JobFile {
     pub(crate) sink: SinkSection,
     pub(crate) dead_letter: DeadLetterSection,
     pub(crate) state: Option<StateSection>,
+}
+
+/// Provisional results of windows that are open.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EarlySection {
+    /// How often, where something has changed.
+    pub(crate) every: DurationText,
 }
 
 /// Where the records come from.

@@ -14,6 +14,8 @@ pub struct Job {
     pub core: JobSpec,
     /// A partition further ahead of the watermark than this is paused; `None`: no bound.
     pub max_drift: Option<Span>,
+    /// How often there are results of windows that are open; `None`: never.
+    pub early: Option<Span>,
     /// Where the results go.
     pub sink: Sink,
     /// Where the records go that are in no result.

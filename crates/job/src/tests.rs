@@ -100,6 +100,7 @@ fn the_clicks_job_has_every_value_of_its_file() {
             ],
         },
         max_drift: Some(Span(300_000)),
+        early: None,
         sink: Sink { topic: "clicks-per-user".to_owned() },
         dead_letter: DeadLetter { topic: "clicks-dead".to_owned(), replay_ttl: Some(Span(7_200_000)) },
         state: State { memory: 512 << 20, commit_interval: Span(100) },

@@ -67,8 +67,9 @@ struct InFlight {
 }
 
 impl<'a> Owner<'a> {
-    pub(crate) fn new(actor: &'a mut Actor, machine: ShardMachine, holdings: &'a mut Holdings) -> Self {
+    pub(crate) fn new(actor: &'a mut Actor, mut machine: ShardMachine, holdings: &'a mut Holdings) -> Self {
         let pacer = CommitPacer::new(actor.ground.pace, actor.now());
+        machine.set_early(actor.ground.job.early, actor.now());
         Self {
             actor,
             holdings,
@@ -96,13 +97,15 @@ impl<'a> Owner<'a> {
             if self.actor.leave.is_some() && self.in_flight.is_none() && !self.has_to_commit() {
                 return Ended::Left;
             }
-            let due = self.pacer.due(self.urgency());
             let now = self.actor.now();
+            self.machine.begin_early(now);
+            let due = self.pacer.due(self.urgency());
             let due = if self.actor.leave.is_some() { due.map(|_| now) } else { due };
             if due.is_some_and(|due| due <= now) {
                 self.begin_commit(now);
             }
-            let rest = due.map(|due| Duration::from_millis(due.since(now)));
+            let next = due.into_iter().chain(self.machine.early_due()).min();
+            let rest = next.map(|next| Duration::from_millis(next.since(now)));
             tokio::select! {
                 biased;
                 done = finished(&mut self.in_flight), if self.in_flight.is_some() => {

@@ -122,6 +122,7 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CommitCounts {
     standing: Standing,
+    results_early: u64,
     results_final: u64,
     results_late: u64,
     results_replay: u64,
@@ -141,6 +142,7 @@ impl CommitCounts {
                     counts.results_final += 1;
                     counts.windows_closed += u64::from(last_end.replace(row.end) != Some(row.end));
                 }
+                Pane::Early => counts.results_early += 1,
                 Pane::Late => counts.results_late += 1,
                 Pane::Replay => counts.results_replay += 1,
                 Pane::Retracted => counts.results_retracted += 1,
@@ -258,6 +260,7 @@ impl Stats {
         self.applied.inc_by(now.applied.saturating_sub(before.applied));
         self.windows_closed.inc_by(counts.windows_closed);
         let panes = [
+            (Pane::Early, counts.results_early),
             (Pane::Final, counts.results_final),
             (Pane::Late, counts.results_late),
             (Pane::Replay, counts.results_replay),

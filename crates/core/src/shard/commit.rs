@@ -17,7 +17,9 @@ use crate::{
 /// Which result of a window this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pane {
-    /// The first, emitted when W_s passed the end.
+    /// A provisional one, while the window is open.
+    Early,
+    /// The first that counts, emitted when W_s passed the end.
     Final,
     /// A correction after late records.
     Late,
@@ -32,6 +34,7 @@ impl Pane {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Early => "early",
             Self::Final => "final",
             Self::Late => "late",
             Self::Replay => "replay",
@@ -51,7 +54,8 @@ pub struct ResultRow {
     pub end: EventTime,
     /// Which result this is.
     pub pane: Pane,
-    /// 0 for the first result of a (key, window), then one more with each; the highest is the one that counts.
+    /// 0 for early results and the first of a (key, window) that counts, then one more with each; the highest is the one that
+    /// counts, of equal ones the last.
     pub revision: u32,
     /// The aggregates, in the job's order.
     pub values: Vec<Value>,
@@ -171,6 +175,7 @@ impl ShardMachine {
             || self.state.closing.is_some()
             || !self.late_touched.is_empty()
             || self.state.sessions().is_some_and(Sessions::has_late)
+            || self.early.as_ref().is_some_and(|early| early.has_output())
     }
 
     /// Whether anything but positions changed since the last commit.
@@ -198,6 +203,7 @@ impl ShardMachine {
             return None;
         }
         self.emit_late();
+        self.emit_early();
         self.state.sequence += 1;
         let mut block = Block {
             incarnation: self.state.incarnation,

@@ -118,7 +118,7 @@ impl ShardMachine {
         }
     }
 
-    fn emit_session(&mut self, place: u32, pane: Pane, revision: u32) {
+    pub(super) fn emit_session(&mut self, place: u32, pane: Pane, revision: u32) {
         let Some(session) = self.session_at(place) else { return };
         let (window, key) = ((session.start, session.end), session.key.to_vec());
         let values = self.state.layout.results(session.row);

@@ -1,3 +1,4 @@
+mod early;
 mod inspect;
 mod reorder;
 mod replay;

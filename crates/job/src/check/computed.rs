@@ -9,6 +9,8 @@ use tidegate_core::job::{AggregateSpec, ColumnSpec, OperatorSpec, SessionSpec, S
 use tidegate_core::time::Span;
 use tidegate_core::zone::ZoneTable;
 
+/// No shorter than the shortest `state.commit_interval`.
+const EARLY_LEAST: Span = Span(10);
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
@@ -17,9 +19,6 @@ impl Checker<'_> {
         &mut self,
         file: &JobFile,
     ) -> Option<(OperatorSpec, Vec<ColumnSpec>, Vec<AggregateSpec>)> {
-        if file.early.is_some() {
-            self.unsupported("early", "early results", "remove `early`");
-        }
         if file.reorder.is_some() {
             return self.reorder(file);
         }
@@ -44,6 +43,27 @@ impl Checker<'_> {
         };
         let (columns, aggregates) = aggregates?;
         Some((window?, columns, aggregates))
+    }
+
+    /// `Some(None)`: no early results asked for.
+    pub(super) fn early(&mut self, file: &JobFile) -> Option<Option<Span>> {
+        let Some(early) = &file.early else { return Some(None) };
+        let without = match (&file.reorder, &file.window) {
+            (Some(_), _) => Some("a reordered record is in no window that could be open"),
+            (None, Some(WindowChoice::Sliding(_))) => {
+                Some("a sliding window ends with its record: none is ever open")
+            }
+            (None, _) => None,
+        };
+        if let Some(what) = without {
+            self.refuse("early", what, "remove `early`");
+        }
+        let every = self.duration("early.every", Some(&early.every), EARLY_LEAST)?;
+        if every < EARLY_LEAST {
+            let least = duration_text(EARLY_LEAST);
+            self.refuse("early.every", "is too short", format!("use at least `{least}`"));
+        }
+        Some(Some(every))
     }
 
     /// The records themselves leave: nothing is computed of them.

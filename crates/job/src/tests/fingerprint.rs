@@ -50,7 +50,7 @@ fn it_stays_with_what_may_change() {
             "delay: 2s",
             "delay: 3s\n  idle_timeout: 1s\n  on_quiet: finish\n  max_drift: 1m\n  max_future_skew: 1m",
         ),
-        ("sink: { topic: out }", "sink: { topic: other }\nallowed_lateness: 1h"),
+        ("sink: { topic: out }", "sink: { topic: other }\nallowed_lateness: 1h\nearly: { every: 1s }"),
         ("{ topic: dead }", "{ topic: other, replay: { ttl: 1h } }"),
         (
             "topic: in",

@@ -296,11 +296,17 @@ fn sessions() {
 }
 
 #[test]
-fn what_is_not_supported_yet() {
-    appended(
-        "early: 5s",
-        "job.yaml:13:8: early: not supported yet: early results at line 13; remove `early`",
+fn early_results() {
+    appended("early: { every: 5ms }", "job.yaml:13:17: early.every: is too short; use at least `10ms`");
+    replaced(
+        "tumbling: { size: 10s } }",
+        "sliding: { size: 10s } }\nearly: { every: 1s }",
+        "job.yaml:9:8: early: a sliding window ends with its record: none is ever open; remove `early`",
     );
+}
+
+#[test]
+fn what_is_not_supported_yet() {
     replaced(
         "fn: count",
         "fn: wasm",
