@@ -43,6 +43,7 @@ on_both_brokers! {
         a_founding_that_fails_leaves_nothing_and_may_be_repeated,
         a_restart_keeps_the_job_and_raises_the_term,
         a_changed_job_file_is_refused_and_deposes_nobody,
+        a_job_goes_on_with_added_aggregates_and_not_back,
         a_source_that_is_missing_is_named,
         a_source_that_was_created_anew_is_refused,
         a_topic_with_settings_that_lose_data_is_refused,

@@ -53,6 +53,12 @@ impl Rig {
         parse(&text(&self.name, size, &format!("partitions: {PARTITIONS}")))
     }
 
+    /// The same job with an aggregate more.
+    pub fn with_added(&self) -> Result<Job> {
+        let text = text(&self.name, "10s", &format!("partitions: {PARTITIONS}"));
+        parse(&text.replace("\nsink:", "\n  - { name: largest, fn: max, field: /v }\nsink:"))
+    }
+
     /// The same job, but its source is not to be created.
     pub fn without_partitions(&self) -> Result<Job> {
         parse(&text(&self.name, "10s", "start_from: earliest"))

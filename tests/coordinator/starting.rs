@@ -8,6 +8,7 @@ use tidegate_core::shard::ShardState;
 use tidegate_core::time::Offset;
 use tidegate_kafka::TopicRole;
 
+use crate::peers::{Worker, hello};
 use crate::rig::{PARTITIONS, Rig, SHARDS};
 
 async fn record(rig: &Rig) -> Result<JobRecord> {
@@ -111,6 +112,31 @@ pub async fn a_changed_job_file_is_refused_and_deposes_nobody(rig: Rig) -> Resul
     assert_eq!(rig.control("leader").await?.len(), 1, "it did not even try to lead");
     assert_eq!(ruling.status().await?.term, before.term);
     ruling.stop().await
+}
+
+pub async fn a_job_goes_on_with_added_aggregates_and_not_back(rig: Rig) -> Result<()> {
+    let first = rig.start().await?;
+    let job = first.status().await?.job;
+    let begun = record(&rig).await?;
+    first.stop().await?;
+    let second = rig.start_with(rig.with_added()?).await?;
+    assert_eq!(second.status().await?.job, job, "the job is the same");
+    let records = rig.control("job").await?;
+    let grown = JobRecord::decode(&records.last().context("no job record")?.1).map_err(anyhow::Error::msg)?;
+    assert_eq!((grown.generations, grown.description), (vec![1], rig.with_added()?.describe()));
+    assert_eq!((grown.starts, grown.source_id), (begun.starts, begun.source_id));
+    let worker = Worker::connect(&second, hello("w0", rig.with_added()?.fingerprint())).await?;
+    assert_eq!(worker.welcome.generations, [1]);
+    let refused = Worker::connect(&second, hello("w1", rig.job.fingerprint())).await;
+    assert!(refused.is_err(), "a worker with the earlier job file was taken");
+
+    let error = rig.start().await?.failed().await?.to_string();
+    assert!(error.starts_with("`aggregates[1]` is not there in the job file, but"), "{error}");
+    second.stop().await?;
+    let third = rig.start_with(rig.with_added()?).await?;
+    third.status().await?;
+    assert_eq!(rig.control("job").await?.len(), records.len(), "it is written once");
+    third.stop().await
 }
 
 pub async fn a_source_that_is_missing_is_named(rig: Rig) -> Result<()> {

@@ -14,6 +14,7 @@ mod dev;
 mod drifting;
 mod duckdb;
 mod early;
+mod evolving;
 mod flights;
 mod formats;
 mod hostile;

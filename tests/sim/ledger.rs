@@ -400,7 +400,7 @@ impl Ledger {
         let covered = self.topic.records().filter(|record| {
             record.key == row.key
                 && match letter(record) {
-                    None => record.offset < next(after, record.partition),
+                    None => record.rejected.is_none() && record.offset < next(after, record.partition),
                     Some(letter) if letter.letter.reason == Reason::LatePartial => true,
                     Some(letter) => letter.replayed.is_some_and(|(_, applied)| applied),
                 }

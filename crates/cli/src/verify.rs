@@ -90,6 +90,8 @@ pub(crate) struct Verdict {
     pub(crate) split: u64,
     /// Early results, which are compared with nothing.
     pub(crate) early: u64,
+    /// Values that are not there of aggregates that were added to the job since: of windows that have earlier records.
+    pub(crate) without: u64,
     /// What should be there and is not, or not in full.
     pub(crate) lost: u64,
     /// What is there more often than it should be.
@@ -137,7 +139,19 @@ impl Verdict {
 /// The line that ends `tidegate dev --verify` and `tidegate verify`.
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { records, windows, dead_letters, replayed, split, early, lost, duplicated, wrong, .. } = self;
+        let Self {
+            records,
+            windows,
+            dead_letters,
+            replayed,
+            split,
+            early,
+            without,
+            lost,
+            duplicated,
+            wrong,
+            ..
+        } = self;
         let mismatches = self.mismatches();
         write!(
             f,
@@ -151,6 +165,9 @@ impl std::fmt::Display for Verdict {
         }
         if *early > 0 {
             write!(f, " early={early}")?;
+        }
+        if *without > 0 {
+            write!(f, " without={without}")?;
         }
         if mismatches > 0 {
             write!(f, " lost={lost} duplicated={duplicated} wrong={wrong}")?;
@@ -502,6 +519,7 @@ fn compare(
     verdict: &mut Verdict,
 ) -> Result<()> {
     let results = results(job, kafka, verdict)?;
+    let first = first_aggregates(job, kafka)?;
     verdict.windows = results.len() as u64;
     let parts = Parts::of(&results);
     let mut unmatched: BTreeSet<&Window> = results.keys().collect();
@@ -529,8 +547,10 @@ fn compare(
             Some(_) if !closed => {
                 verdict.differ(Difference::Wrong, format_args!("{window:?} has a result before its end"))
             }
-            Some((_, result)) if late.changes(window) => late.check(job, window, inputs, result, verdict),
-            Some((_, result)) => check_result(job, window, inputs, result, verdict),
+            Some((_, result)) if late.changes(window) => {
+                late.check(job, first, (window, inputs), result, verdict);
+            }
+            Some((_, result)) => check_result(job, first, (window, inputs), result, verdict),
         }
         unmatched.remove(window);
     }
@@ -641,10 +661,32 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Hash
     Ok(results)
 }
 
-fn check_result(job: &Job, window: &Window, expected: &Inputs, result: &Value, verdict: &mut Verdict) {
-    for aggregate in &job.core.aggregates {
+/// How many aggregates the job began with, as its record says.
+fn first_aggregates(job: &Job, kafka: &KafkaConfig) -> Result<usize> {
+    let mut first = None;
+    topics::read_all(kafka, &job.control_topic(), |record| {
+        if record.key() == Some(b"job") {
+            let written: Value = serde_json::from_slice(record.value().unwrap_or_default())
+                .context("the job record is not JSON")?;
+            first = written.pointer("/generations/0").and_then(Value::as_u64);
+        }
+        Ok(())
+    })?;
+    Ok(first.map_or(Ok(usize::MAX), usize::try_from)?)
+}
+
+fn check_result(
+    job: &Job,
+    first: usize,
+    (window, expected): (&Window, &Inputs),
+    result: &Value,
+    verdict: &mut Verdict,
+) {
+    for (at, aggregate) in job.core.aggregates.iter().enumerate() {
         let got = result.get(&aggregate.name).unwrap_or(&Value::Null);
-        if !expected.fits(job, aggregate, got) {
+        if at >= first && got.is_null() {
+            verdict.without += u64::from(!expected.fits(job, aggregate, got));
+        } else if !expected.fits(job, aggregate, got) {
             let difference = match aggregate.function {
                 AggregateFn::Count if aggregate.column.is_none() => {
                     Difference::of_count(got.as_u64(), expected.records)

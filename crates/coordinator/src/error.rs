@@ -46,8 +46,8 @@ pub enum Error {
     },
     /// The job file contradicts the job record.
     #[error(
-        "`{key}` is {given} in the job file, but {recorded} in the record of job `{job}` (topic `{topic}`), whose state \
-         depends on it; put it back, or give the job another name to begin anew"
+        "`{key}` is {given} in the job file, but {recorded} in the record of job `{job}` (topic `{topic}`): {why}; put it \
+         back, or give the job another name to begin anew"
     )]
     JobDiffers {
         /// The job's name.
@@ -60,6 +60,8 @@ pub enum Error {
         recorded: String,
         /// Its value in the job file.
         given: String,
+        /// Why it cannot change.
+        why: &'static str,
     },
     /// A record of the control topic does not read.
     #[error(

@@ -1,4 +1,5 @@
-//! The job record: who the job is, for good. Written once, in one transaction with the genesis block of every shard.
+//! The job record: who the job is, for good. Written in one transaction with the genesis block of every shard, and anew only where a
+//! coordinator is started with aggregates added to the job.
 //!
 //! It is JSON under the key `job` of the control topic, begins with its version, and is frozen by a golden test: a job goes
 //! on from it however often its services are replaced.
@@ -6,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_core::block::JobId;
 use tidegate_core::time::{Offset, Partition};
-use tidegate_job::{Job, first_difference};
+use tidegate_job::{Job, continues};
 use tidegate_kafka::{TopicDescription, TopicId};
 use uuid::Uuid;
 
@@ -22,8 +23,10 @@ pub struct JobRecord {
     pub job: JobId,
     /// [`Job::fingerprint`] of the program that wrote it.
     pub fingerprint: u64,
-    /// [`Job::describe`]: explains a fingerprint that does not match.
+    /// [`Job::describe`]: what a job file that continues the job is compared with.
     pub description: String,
+    /// How many aggregates the job had before each time that others were added behind them.
+    pub generations: Vec<usize>,
     /// S.
     pub shards: u32,
     /// The source topic's name.
@@ -41,6 +44,8 @@ struct Text {
     job: String,
     fingerprint: String,
     description: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    generations: Vec<usize>,
     shards: u32,
     source: SourceText,
     starts: Vec<u64>,
@@ -66,6 +71,7 @@ impl JobRecord {
             job: JobId(Uuid::new_v4().into_bytes()),
             fingerprint: job.fingerprint(),
             description: job.describe(),
+            generations: Vec::new(),
             shards: job.core.shards,
             source: source.name.clone(),
             source_id: source.id,
@@ -96,6 +102,7 @@ impl JobRecord {
             job: self.uuid(),
             fingerprint: format!("{:016x}", self.fingerprint),
             description: self.description.clone(),
+            generations: self.generations.clone(),
             shards: self.shards,
             source: SourceText { topic: self.source.clone(), id: self.source_id.map(id_text) },
             starts: self.starts.iter().map(|offset| offset.0).collect(),
@@ -121,6 +128,7 @@ impl JobRecord {
             fingerprint: u64::from_str_radix(&text.fingerprint, 16)
                 .map_err(|error| format!("`fingerprint`: {error}"))?,
             description: text.description,
+            generations: text.generations,
             shards: text.shards,
             source: text.source.topic,
             source_id: text.source.id.map(id).transpose()?.map(TopicId),
@@ -128,21 +136,29 @@ impl JobRecord {
         })
     }
 
-    /// Whether `job` may go on from the state of this record.
+    /// Whether `job` may go on from the state of this record; the record as it is to be from then on, where aggregates were added.
     ///
     /// # Errors
     ///
     /// [`Error::JobDiffers`] with the first key that differs.
-    pub fn matches(&self, job: &Job) -> Result<()> {
-        let Some(difference) = first_difference(&self.description, &job.describe()) else { return Ok(()) };
-        let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
-        Err(Error::JobDiffers {
-            job: job.name.clone(),
-            topic: job.control_topic(),
-            key: difference.key,
-            recorded: value(difference.first),
-            given: value(difference.second),
-        })
+    pub fn continued_by(&self, job: &Job) -> Result<Option<Self>> {
+        let description = job.describe();
+        let aggregates = continues(&self.description, &description).map_err(|difference| {
+            let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
+            Error::JobDiffers {
+                job: job.name.clone(),
+                topic: job.control_topic(),
+                why: why_not(&difference.key, difference.second.is_none()),
+                key: difference.key,
+                recorded: value(difference.first),
+                given: value(difference.second),
+            }
+        })?;
+        if aggregates == job.core.aggregates.len() {
+            return Ok(None);
+        }
+        let generations = self.generations.iter().copied().chain([aggregates]).collect();
+        Ok(Some(Self { fingerprint: job.fingerprint(), description, generations, ..self.clone() }))
     }
 
     /// Whether `found` is the topic whose offsets this job has counted.
@@ -173,6 +189,23 @@ impl JobRecord {
     }
 }
 
+/// Why a key cannot change while there is state, and what may be done beside what may be done for any.
+fn why_not(key: &str, is_missing: bool) -> &'static str {
+    match key.split(['.', '[']).next().unwrap_or(key) {
+        "aggregates" if is_missing => {
+            "results have it since a newer job file was started; start it with the newer file, in which aggregates were added"
+        }
+        "aggregates" => {
+            "its values so far are what they were defined as; aggregates may be added behind the others, under other names"
+        }
+        "window" | "reorder" => "windows that are open were filled by it",
+        "state" => "it says in which shard the state of each key is",
+        "source" if key == "source.topic" => "the positions that are committed are offsets of that topic",
+        "source" => "the state is kept by the keys that it gave",
+        _ => "the state depends on it",
+    }
+}
+
 fn id_text(id: TopicId) -> String {
     format!("{:032x}", id.0)
 }
@@ -196,6 +229,7 @@ mod tests {
             ]),
             fingerprint: 0x0123_4567_89ab_cdef,
             description: "tidegate job fingerprint: 1\nname: \"clicks\"\n".to_owned(),
+            generations: Vec::new(),
             shards: 16,
             source: "clicks".to_owned(),
             source_id: Some(TopicId(0xabc)),
@@ -235,15 +269,35 @@ mod tests {
     fn names_the_first_key_that_another_job_file_changed() {
         let source = TopicDescription { name: "clicks".to_owned(), partitions: 4, id: None };
         let record = JobRecord::draw(&job(JOB), &source, vec![Offset(0); 4]);
-        record.matches(&job(JOB)).unwrap();
-        record.matches(&job(&JOB.replace("delay: 2s", "delay: 3s"))).unwrap();
-        record.matches(&job(&JOB.replace("field: /ts", "field: /at"))).unwrap();
+        for same in [JOB, &JOB.replace("delay: 2s", "delay: 3s"), &JOB.replace("field: /ts", "field: /at")] {
+            assert_eq!(record.continued_by(&job(same)).unwrap(), None);
+        }
         let other = job(&JOB.replace("size: 10s", "size: 20s"));
-        let error = record.matches(&other).unwrap_err().to_string();
+        let error = record.continued_by(&other).unwrap_err().to_string();
+        let what = "`window.size_ms` is 20000 in the job file, but 10000 in the record of job `clicks`";
+        let why = "windows that are open were filled by it";
+        assert!(error.starts_with(what) && error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn goes_on_with_added_aggregates_and_not_back() {
+        let source = TopicDescription { name: "clicks".to_owned(), partitions: 4, id: None };
+        let record = JobRecord::draw(&job(JOB), &source, vec![Offset(0); 4]);
+        let more = |text: &str| JOB.replace("\nsink:", &format!("\n{text}\nsink:"));
+        let once = more("  - { name: least, fn: min, field: /amount }");
+        let first = record.continued_by(&job(&once)).unwrap().unwrap();
+        assert_eq!((&first.generations, first.job), (&vec![3], record.job));
+        assert_eq!(JobRecord::decode(&first.encode().unwrap()).unwrap(), first);
+        assert_eq!(first.continued_by(&job(&once)).unwrap(), None);
+        let twice =
+            more("  - { name: least, fn: min, field: /amount }\n  - { name: mean, fn: avg, field: /amount }");
+        let second = first.continued_by(&job(&twice)).unwrap().unwrap();
+        assert_eq!(second.generations, [3, 4]);
+        let error = second.continued_by(&job(&once)).unwrap_err().to_string();
         assert!(
             error.starts_with(
-                "`window.size_ms` is 20000 in the job file, but 10000 in the record of job `clicks`"
-            ),
+                "`aggregates[4]` is not there in the job file, but \"mean\" avg of \"/amount\" scale 6 in the record"
+            ) && error.contains("start it with the newer file"),
             "{error}"
         );
     }

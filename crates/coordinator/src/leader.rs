@@ -71,7 +71,7 @@ pub(crate) async fn approach(
     let Control { leader, job: known } = seen.unwrap_or_default();
     let source = match &known {
         Some(record) => {
-            record.matches(job)?;
+            record.continued_by(job)?;
             let found = admin.topic(&job.source.topic).await?;
             record.same_source(found.as_ref())?;
             found.ok_or_else(|| Error::SourceDeleted { topic: job.source.topic.clone() })?
@@ -102,17 +102,26 @@ pub(crate) async fn lead(
     let ((desk, term, found), (), ()) = tokio::try_join!(taking, changelog, topics.outputs())?;
     let record = match found {
         Some(record) => {
-            record.matches(job)?;
+            let continued = record.continued_by(job)?;
             record.same_source(Some(&source))?;
             topics.whole_changelog().await?;
             tracing::info!(job = record.uuid(), term = term.0, "leading a job that goes on");
-            record
+            match continued {
+                None => record,
+                Some(grown) => {
+                    let written = [job_output(job, &grown)?];
+                    blocking("write the job record", move || desk.write_job(&written)).await?;
+                    let (before, aggregates) = (&grown.generations, job.core.aggregates.len());
+                    tracing::info!(?before, aggregates, "the job goes on with added aggregates");
+                    grown
+                }
+            }
         }
         None => {
             topics.empty_changelog().await?;
             let record = JobRecord::draw(job, &source, topics.starts().await?);
             let records = founding(job, &record)?;
-            blocking("found the job", move || desk.found(&records)).await?;
+            blocking("found the job", move || desk.write_job(&records)).await?;
             tracing::info!(job = record.uuid(), term = term.0, "leading a new job");
             record
         }
@@ -136,15 +145,19 @@ async fn look(kafka: &KafkaConfig, topic: &str) -> Result<Option<Control>> {
 
 /// The job record and the first block of every shard.
 fn founding(job: &Job, record: &JobRecord) -> Result<Vec<OutputRecord>> {
-    let json =
-        record.encode().map_err(|error| Error::Refused { what: "job record", reason: error.to_string() })?;
-    let mut records = vec![output(&job.control_topic(), PARTITION, Some(JOB_KEY), json)];
+    let mut records = vec![job_output(job, record)?];
     let chunks = ShardState::genesis(record.job, &record.starts()).chunks(CHUNK_BYTES);
     for shard in 0..record.shards {
         let block = chunks.iter().cloned();
         records.extend(block.map(|chunk| output(&job.changelog_topic(), Partition(shard), None, chunk)));
     }
     Ok(records)
+}
+
+fn job_output(job: &Job, record: &JobRecord) -> Result<OutputRecord> {
+    let json =
+        record.encode().map_err(|error| Error::Refused { what: "job record", reason: error.to_string() })?;
+    Ok(output(&job.control_topic(), PARTITION, Some(JOB_KEY), json))
 }
 
 fn output(topic: &str, partition: Partition, key: Option<&'static str>, value: Vec<u8>) -> OutputRecord {
@@ -191,8 +204,8 @@ impl Desk {
 }
 
 impl TakenDesk {
-    /// Writes the job record and the genesis blocks. Blocks.
-    fn found(mut self, records: &[OutputRecord]) -> Result<()> {
+    /// Writes the job record, with the genesis blocks where the job is new. Blocks.
+    fn write_job(mut self, records: &[OutputRecord]) -> Result<()> {
         self.commit("job record", records)
     }
 

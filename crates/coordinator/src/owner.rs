@@ -317,6 +317,11 @@ impl Owner {
             shards: record.shards,
             report_interval_ms: self.parts.watermarks.report_interval_ms,
             source_id: record.source_id.map(|id| id.0.to_be_bytes().to_vec().into()).unwrap_or_default(),
+            generations: record
+                .generations
+                .iter()
+                .map(|count| u32::try_from(*count).unwrap_or(u32::MAX))
+                .collect(),
         }
     }
 

@@ -11,6 +11,10 @@
 //! ```
 //! What grows with the values it has seen (quantiles, different values, text) is a summary beside the words, in jobs that ask for it; the others do not pay
 //! for it.
+//!
+//! Aggregates that were added to a job while it had state are a *generation* of their own: columns behind those of the others, with a
+//! count of the records seen since. A row that was written before does not have them and reads as one that has seen nothing of them;
+//! the result of such an aggregate is null until the row holds no earlier record.
 #![allow(clippy::indexing_slicing, reason = "word indexes come from the layout that sized the row")]
 
 mod collect;
@@ -48,9 +52,33 @@ pub enum Given<'a> {
 #[derive(Clone, Debug)]
 pub struct Layout {
     stride: usize,
+    /// Those of the inputs, in their order; then further ones of the same inputs, in later generations.
     columns: Vec<ColumnWords>,
+    inputs: usize,
     summaries: Vec<SummaryKind>,
-    outputs: Vec<AggregateSpec>,
+    outputs: Vec<Output>,
+    /// In the order in which they are written.
+    generations: Vec<Generation>,
+    /// Where the generations behind the first count records.
+    later_records: Vec<usize>,
+}
+
+/// Aggregates that have seen the same records.
+#[derive(Clone, Debug)]
+struct Generation {
+    /// Where its records are counted; its other words follow.
+    records: usize,
+    columns: Vec<usize>,
+    summaries: Range<usize>,
+}
+
+/// One value of a result.
+#[derive(Clone, Debug)]
+struct Output {
+    spec: AggregateSpec,
+    column: Option<usize>,
+    /// Where its generation counts records.
+    records: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +95,9 @@ struct ColumnWords {
     last: Option<usize>,
     /// The summaries of its values.
     summaries: Range<usize>,
-    /// Whether there is any of the last four.
+    /// The column of the same input in a later generation.
+    next: Option<usize>,
+    /// Whether there is any of the last five.
     has_more: bool,
 }
 
@@ -78,51 +108,103 @@ impl Layout {
     /// The layout for the aggregates of `job`.
     #[must_use]
     pub fn new(job: &JobSpec) -> Self {
-        let mut stride = 1;
-        let mut take = |words: usize| {
-            let at = stride;
-            stride += words;
-            at
+        Self::grown(job, &[])
+    }
+
+    /// The layout for the aggregates of `job`, which had so many of them before each time that others were added behind them.
+    #[must_use]
+    pub fn grown(job: &JobSpec, before: &[usize]) -> Self {
+        let mut layout = Self {
+            stride: 0,
+            columns: Vec::new(),
+            inputs: job.columns.len(),
+            summaries: Vec::new(),
+            outputs: Vec::new(),
+            generations: Vec::new(),
+            later_records: Vec::new(),
         };
-        let mut summaries = Vec::new();
-        let columns = (0..job.columns.len())
-            .map(|index| {
-                let kind = job.columns[index].kind;
-                let of_column = || job.aggregates.iter().filter(move |a| a.column == Some(index));
-                let wants = |functions: &[AggregateFn]| of_column().any(|a| functions.contains(&a.function));
-                let wants = |functions: &[AggregateFn]| kind != ColumnKind::AsIs && wants(functions);
-                let first_summary = summaries.len();
-                for kind in of_column().filter_map(|aggregate| summary_of(&aggregate.function, kind)) {
-                    if !summaries[first_summary..].contains(&kind) {
-                        summaries.push(kind);
-                    }
-                }
-                let mut column = ColumnWords {
-                    kind,
-                    scale: job.columns[index].scale(),
-                    values: take(1),
-                    sum: wants(&[
-                        AggregateFn::Sum,
-                        AggregateFn::Avg,
-                        AggregateFn::Variance,
-                        AggregateFn::Stddev,
-                    ])
-                    .then(|| take(2)),
-                    min: wants(&[AggregateFn::Min]).then(|| take(1)),
-                    max: wants(&[AggregateFn::Max]).then(|| take(1)),
-                    squares: wants(&[AggregateFn::Variance, AggregateFn::Stddev])
-                        .then(|| take(moments::WORDS)),
-                    first: wants(&[AggregateFn::First]).then(|| take(AT_AND_VALUE)),
-                    last: wants(&[AggregateFn::Last]).then(|| take(AT_AND_VALUE)),
-                    summaries: first_summary..summaries.len(),
-                    has_more: false,
-                };
-                let places = [column.squares, column.first, column.last];
-                column.has_more = places.iter().any(Option::is_some) || !column.summaries.is_empty();
-                column
-            })
-            .collect();
-        Self { stride, columns, summaries, outputs: job.aggregates.clone() }
+        let mut placed: Vec<Option<ColumnWords>> = vec![None; job.columns.len()];
+        let mut further = Vec::new();
+        let ends = before.iter().copied().chain([job.aggregates.len()]);
+        let mut begun = 0;
+        for end in ends {
+            let aggregates = job.aggregates.get(begun..end).unwrap_or_default();
+            let inputs =
+                if before.is_empty() { (0..job.columns.len()).collect() } else { inputs_of(aggregates) };
+            begun = end;
+            let (records, first_summary) = (layout.take(1), layout.summaries.len());
+            let mut columns = Vec::new();
+            for input in inputs {
+                let column = layout.column(job, aggregates, input);
+                columns.push(if placed[input].is_none() {
+                    placed[input] = Some(column);
+                    input
+                } else {
+                    further.push((input, column));
+                    job.columns.len() + further.len() - 1
+                });
+            }
+            for aggregate in aggregates {
+                let of_input = |at: &&usize| input_at(**at, &further, job.columns.len()) == aggregate.column;
+                let column = columns.iter().find(of_input).copied();
+                layout.outputs.push(Output { spec: aggregate.clone(), column, records });
+            }
+            let summaries = first_summary..layout.summaries.len();
+            layout.generations.push(Generation { records, columns, summaries });
+        }
+        layout.later_records =
+            layout.generations.iter().skip(1).map(|generation| generation.records).collect();
+        layout.columns = placed.into_iter().flatten().collect();
+        debug_assert_eq!(layout.columns.len(), layout.inputs, "each input is of some aggregate");
+        for (input, column) in further {
+            let mut last = input;
+            while let Some(next) = layout.columns[last].next {
+                last = next;
+            }
+            layout.columns[last].next = Some(layout.columns.len());
+            layout.columns[last].has_more = true;
+            layout.columns.push(column);
+        }
+        layout
+    }
+
+    fn take(&mut self, words: usize) -> usize {
+        let at = self.stride;
+        self.stride += words;
+        at
+    }
+
+    /// The words for what `aggregates` need of an input.
+    fn column(&mut self, job: &JobSpec, aggregates: &[AggregateSpec], input: usize) -> ColumnWords {
+        let kind = job.columns[input].kind;
+        let of_column = || aggregates.iter().filter(move |a| a.column == Some(input));
+        let wants = |functions: &[AggregateFn]| {
+            kind != ColumnKind::AsIs && of_column().any(|a| functions.contains(&a.function))
+        };
+        let first_summary = self.summaries.len();
+        for kind in of_column().filter_map(|aggregate| summary_of(&aggregate.function, kind)) {
+            if !self.summaries[first_summary..].contains(&kind) {
+                self.summaries.push(kind);
+            }
+        }
+        let sums = [AggregateFn::Sum, AggregateFn::Avg, AggregateFn::Variance, AggregateFn::Stddev];
+        let mut column = ColumnWords {
+            kind,
+            scale: job.columns[input].scale(),
+            values: self.take(1),
+            sum: wants(&sums).then(|| self.take(2)),
+            min: wants(&[AggregateFn::Min]).then(|| self.take(1)),
+            max: wants(&[AggregateFn::Max]).then(|| self.take(1)),
+            squares: wants(&[AggregateFn::Variance, AggregateFn::Stddev]).then(|| self.take(moments::WORDS)),
+            first: wants(&[AggregateFn::First]).then(|| self.take(AT_AND_VALUE)),
+            last: wants(&[AggregateFn::Last]).then(|| self.take(AT_AND_VALUE)),
+            summaries: first_summary..self.summaries.len(),
+            next: None,
+            has_more: false,
+        };
+        let places = [column.squares, column.first, column.last];
+        column.has_more = places.iter().any(Option::is_some) || !column.summaries.is_empty();
+        column
     }
 
     /// Words in a row; a row of zeros and empty summaries is the empty row.
@@ -146,14 +228,17 @@ impl Layout {
 
     /// Number of input columns.
     #[must_use]
-    pub fn columns(&self) -> usize {
-        self.columns.len()
+    pub const fn columns(&self) -> usize {
+        self.inputs
     }
 
     /// Counts a record into `row`; its values follow by [`Layout::add_value`].
     #[inline]
     pub fn add_record(&self, row: &mut RowMut<'_>) {
         row.words[0] += 1;
+        for records in &self.later_records {
+            row.words[*records] += 1;
+        }
     }
 
     /// Takes the value of input column `column` of the record at `at` into `row`.
@@ -177,12 +262,12 @@ impl Layout {
             words[at] = value.cast_unsigned();
         }
         if column.has_more {
-            Self::add_more(row, column, first, value, at);
+            self.add_more(row, column, first, value, at);
         }
     }
 
     /// What only few jobs ask for.
-    fn add_more(row: &mut RowMut<'_>, column: &ColumnWords, first: bool, value: i64, at: &At) {
+    fn add_more(&self, row: &mut RowMut<'_>, column: &ColumnWords, first: bool, value: i64, at: &At) {
         let words = &mut *row.words;
         if let Some(place) = column.squares {
             moments::add_square(&mut words[place..place + moments::WORDS], value);
@@ -199,6 +284,9 @@ impl Layout {
         }
         for summary in column.summaries.clone() {
             row.summary(summary, |summary| summary.add_value(value, column.scale, at));
+        }
+        if let Some(next) = column.next {
+            self.add_value(row, next, value, at);
         }
     }
 
@@ -218,12 +306,17 @@ impl Layout {
         for summary in column.summaries.clone() {
             row.summary(summary, |summary| summary.add_text(text, at));
         }
+        if let Some(next) = column.next {
+            self.add_text(row, next, text, at);
+        }
     }
 
     /// Adds the records of `from` to `into`.
     pub fn merge(&self, into: &mut RowMut<'_>, from: Row<'_>) {
         let words = &mut *into.words;
-        words[0] += from.words[0];
+        for records in [0].iter().chain(&self.later_records) {
+            words[*records] += from.words[*records];
+        }
         for column in &self.columns {
             if from.words[column.values] == 0 {
                 continue;
@@ -282,10 +375,15 @@ impl Layout {
         self.outputs.iter().map(|output| self.result(output, row)).collect()
     }
 
-    fn result(&self, output: &AggregateSpec, row: Row<'_>) -> Value {
+    fn result(&self, output: &Output, row: Row<'_>) -> Value {
         let Some(column) = output.column.map(|column| &self.columns[column]) else {
             return Value::Count(row.words[0]);
         };
+        if row.words[output.records] != row.words[0] {
+            // It has not seen all of them.
+            return Value::Null;
+        }
+        let output = &output.spec;
         let values = row.words[column.values];
         if output.function == AggregateFn::Count {
             return Value::Count(values);
@@ -344,35 +442,57 @@ impl Layout {
     /// Appends `row` to `out`, small numbers in few bytes.
     pub fn encode(&self, row: Row<'_>, out: &mut Vec<u8>) {
         let words = row.words;
-        put_varint(out, u128::from(words[0]));
-        for column in &self.columns {
-            put_varint(out, u128::from(words[column.values]));
-            if let Some(at) = column.sum {
-                put_varint(out, zigzag(load_sum(words, at)));
+        for generation in &self.generations {
+            put_varint(out, u128::from(words[generation.records]));
+            for column in generation.columns.iter().map(|at| &self.columns[*at]) {
+                put_varint(out, u128::from(words[column.values]));
+                if let Some(at) = column.sum {
+                    put_varint(out, zigzag(load_sum(words, at)));
+                }
+                for at in [column.min, column.max].into_iter().flatten() {
+                    put_varint(out, zigzag(i128::from(words[at].cast_signed())));
+                }
+                for at in column.squares.iter().flat_map(|at| *at..at + moments::WORDS) {
+                    put_varint(out, u128::from(words[at]));
+                }
+                for place in [column.first, column.last].into_iter().flatten() {
+                    load_at(words, place).encode(out);
+                    put_varint(out, zigzag(i128::from(words[place + AT_AND_VALUE - 1].cast_signed())));
+                }
             }
-            for at in [column.min, column.max].into_iter().flatten() {
-                put_varint(out, zigzag(i128::from(words[at].cast_signed())));
+            for summary in &row.summaries[generation.summaries.clone()] {
+                summary.encode(out);
             }
-            for at in column.squares.iter().flat_map(|at| *at..at + moments::WORDS) {
-                put_varint(out, u128::from(words[at]));
-            }
-            for place in [column.first, column.last].into_iter().flatten() {
-                load_at(words, place).encode(out);
-                put_varint(out, zigzag(i128::from(words[place + AT_AND_VALUE - 1].cast_signed())));
-            }
-        }
-        for summary in row.summaries {
-            summary.encode(out);
         }
     }
 
-    /// Reads a row that [`Layout::encode`] wrote into `row`; `None` when the bytes are not one.
+    /// Reads a row that [`Layout::encode`] wrote, perhaps before later generations were added, into `row`; `None` when the bytes
+    /// are not one.
     #[must_use]
     pub fn decode(&self, mut bytes: &[u8], row: &mut RowMut<'_>) -> Option<()> {
         let bytes = &mut bytes;
+        for generation in &self.generations {
+            if generation.records > 0 && bytes.is_empty() {
+                row.words[generation.records..].fill(0);
+                for at in generation.summaries.start..self.summaries.len() {
+                    row.summary(at, Summary::clear);
+                }
+                return Some(());
+            }
+            self.decode_generation(generation, bytes, row)?;
+        }
+        bytes.is_empty().then_some(())
+    }
+
+    fn decode_generation(
+        &self,
+        generation: &Generation,
+        bytes: &mut &[u8],
+        row: &mut RowMut<'_>,
+    ) -> Option<()> {
         let words = &mut *row.words;
-        words[0] = u64::try_from(take_varint(bytes)?).ok()?;
-        for column in &self.columns {
+        words[generation.records] = u64::try_from(take_varint(bytes)?).ok()?;
+        for column in generation.columns.iter().map(|at| &self.columns[*at]) {
             words[column.values] = u64::try_from(take_varint(bytes)?).ok()?;
             if let Some(at) = column.sum {
                 store_sum(words, at, unzigzag(take_varint(bytes)?));
@@ -389,10 +509,31 @@ impl Layout {
             }
         }
         let mut read = Some(());
-        for at in 0..self.summaries.len() {
+        for at in generation.summaries.clone() {
             row.summary(at, |summary| read = read.and_then(|()| summary.decode(bytes)));
         }
-        read.filter(|()| bytes.is_empty())
+        read
+    }
+}
+
+/// The inputs that `aggregates` need, as a job that had no others would have them in order: what is only counted comes last.
+fn inputs_of(aggregates: &[AggregateSpec]) -> Vec<usize> {
+    let counts = |aggregate: &&AggregateSpec| aggregate.function == AggregateFn::Count;
+    let computed = aggregates.iter().filter(|aggregate| !counts(aggregate));
+    let mut inputs = Vec::new();
+    for input in computed.chain(aggregates.iter().filter(counts)).filter_map(|aggregate| aggregate.column) {
+        if !inputs.contains(&input) {
+            inputs.push(input);
+        }
+    }
+    inputs
+}
+
+/// The input of a column, where the `further` ones stand behind those of the inputs.
+fn input_at<T>(column: usize, further: &[(usize, T)], inputs: usize) -> Option<usize> {
+    match column.checked_sub(inputs) {
+        None => Some(column),
+        Some(at) => further.get(at).map(|(input, _)| *input),
     }
 }
 

@@ -26,13 +26,13 @@ pub struct Difference {
 }
 
 impl Job {
-    /// The same for two jobs if and only if one may continue from the state of the other.
+    /// The same for two jobs whose services may work together.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(self.describe().as_bytes())
     }
 
-    /// The text behind the fingerprint; keep it with the state, so that [`first_difference`] can explain a mismatch.
+    /// The text behind the fingerprint; keep it with the state, so that [`continues`] can compare.
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = format!("{VERSION}\n");
@@ -145,17 +145,67 @@ fn function_words(function: &AggregateFn) -> String {
     word.to_owned()
 }
 
-/// The first key in which two texts of [`Job::describe`], of this version or an earlier one, differ; `None`: a job of either
-/// may continue from the state of the other.
-#[must_use]
-pub fn first_difference(first: &str, second: &str) -> Option<Difference> {
-    let (first, second): (Vec<_>, Vec<_>) = (entries(first), entries(second));
-    let keys = first.iter().chain(&second).map(|(key, _)| *key);
-    let value = |entries: &[(&str, &str)], wanted: &str| {
-        entries.iter().find(|(key, _)| *key == wanted).map(|(_, value)| (*value).to_owned())
+/// Whether a job that `later` describes may continue from the state of one that `earlier` describes, of this version or an earlier
+/// one ([`Job::describe`]): how many aggregates that one had. Others may have been added behind them.
+///
+/// # Errors
+/// The first key that stands against it.
+pub fn continues(earlier: &str, later: &str) -> Result<usize, Difference> {
+    let (earlier, mut later) = (resolved(earlier), resolved(later));
+    let aggregates = earlier.iter().filter(|(key, _)| is_aggregate(key)).count();
+    let mut seen = 0;
+    later.retain(|(key, _)| {
+        seen += usize::from(is_aggregate(key));
+        !is_aggregate(key) || seen <= aggregates
+    });
+    let keys = earlier.iter().chain(&later).map(|(key, _)| key);
+    let value = |entries: &[(String, String)], wanted: &str| {
+        entries.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone())
     };
-    keys.map(|key| Difference { key: key.to_owned(), first: value(&first, key), second: value(&second, key) })
-        .find(|difference| difference.first != difference.second)
+    let mut differences = keys.map(|key| Difference {
+        key: key.clone(),
+        first: value(&earlier, key),
+        second: value(&later, key),
+    });
+    differences.find(|difference| difference.first != difference.second).map_or(Ok(aggregates), Err)
+}
+
+/// The entries of a text, with what each aggregate is of in place of the columns.
+fn resolved(text: &str) -> Vec<(String, String)> {
+    let entries = entries(text);
+    let columns: Vec<&str> =
+        entries.iter().filter(|(key, _)| key.starts_with("columns[")).map(|(_, value)| *value).collect();
+    let rest = entries.iter().filter(|(key, _)| !key.starts_with("columns["));
+    rest.map(|(key, value)| {
+        let of = value.rsplit_once(" of columns[").filter(|_| is_aggregate(key));
+        let column = of.and_then(|(function, at)| {
+            let column = columns.get(at.trim_end_matches(']').parse::<usize>().ok()?)?;
+            Some((function, *column))
+        });
+        let value = match column {
+            None => (*value).to_owned(),
+            // However a value is kept, it counts once.
+            Some((function, column)) if function.ends_with(" count") => {
+                format!("{function} of {}", without_kind(column))
+            }
+            Some((function, column)) => format!("{function} of {column}"),
+        };
+        ((*key).to_owned(), value)
+    })
+    .collect()
+}
+
+fn is_aggregate(key: &str) -> bool {
+    key.starts_with("aggregates[")
+}
+
+/// A column without how its value is taken.
+fn without_kind(column: &str) -> String {
+    let mut values = serde_json::Deserializer::from_str(column).into_iter::<String>();
+    let Some(Ok(pointer)) = values.next() else { return column.to_owned() };
+    let condition = column.get(values.byte_offset()..).and_then(|rest| rest.split_once(" where "));
+    let condition = condition.map(|(_, condition)| format!(" where {condition}")).unwrap_or_default();
+    format!("{}{condition}", quoted(&pointer))
 }
 
 fn entries(text: &str) -> Vec<(&str, &str)> {

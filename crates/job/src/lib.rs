@@ -25,7 +25,7 @@ mod tests;
 mod zones;
 
 pub use file::JobFile;
-pub use fingerprint::{Difference, first_difference};
+pub use fingerprint::{Difference, continues};
 pub use job::{
     DeadLetter, Format, Job, KeySource, OnDataLoss, Registry, SchemaFile, SchemaSource, Sink, Source,
     StartFrom, State, TimeSource, TimeUnit, UnknownSchema,

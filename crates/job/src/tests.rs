@@ -9,7 +9,7 @@ use crate::{
     DeadLetter, Format, Job, JobFile, KeySource, OnDataLoss, Sink, Source, StartFrom, State, TimeSource,
     TimeUnit,
 };
-use crate::{duration_text, first_difference, quantity};
+use crate::{continues, duration_text, quantity};
 use proptest::prelude::*;
 use tidegate_core::job::{
     AggregateFn, AggregateSpec, ColumnKind, ColumnSpec, Comparison, Condition, JobSpec, Literal, OnFuture,
@@ -253,7 +253,7 @@ fn sessions_have_a_gap_and_may_be_cut() {
     assert_eq!(whole.core.operator, OperatorSpec::Sessions(SessionSpec { gap: hour, cut: None }));
     let day = Span(86_400_000);
     assert_eq!(cut.core.operator, OperatorSpec::Sessions(SessionSpec { gap: hour, cut: Some(day) }));
-    let difference = first_difference(&whole.describe(), &cut.describe()).unwrap();
+    let difference = continues(&whole.describe(), &cut.describe()).unwrap_err();
     assert_eq!(difference.key, "window.session.cut_ms", "their state is not the same");
 }
 

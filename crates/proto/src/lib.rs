@@ -46,7 +46,7 @@ pub fn same_fingerprint(ours: u64, theirs: u64) -> Result<(), tonic::Status> {
         return Ok(());
     }
     Err(tonic::Status::failed_precondition(format!(
-        "the job's fingerprint is {ours:016x} here and {theirs:016x} there: all services of a job must run the same job file"
+        "the job's fingerprint is {ours:016x} here and {theirs:016x} there: all services of a job must run the same job file, that of the coordinator counts; restart the service that has another"
     )))
 }
 

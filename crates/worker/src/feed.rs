@@ -15,7 +15,6 @@ use std::{
 };
 
 use tidegate_core::{
-    block::JobId,
     frame::ShardFrame,
     source::Opening,
     time::{Partition, Shard},
@@ -43,6 +42,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     actor::{Asker, ToShard},
     error::Error,
+    ground::KnownJob,
     inspect::inspect,
     replies::{Permit, Replies},
     roster::Routes,
@@ -61,7 +61,7 @@ pub(crate) struct FeedService {
     pub(crate) name: String,
     pub(crate) job: Arc<Job>,
     /// Known once the coordinator has welcomed this worker.
-    pub(crate) job_id: watch::Receiver<Option<JobId>>,
+    pub(crate) known: watch::Receiver<Option<KnownJob>>,
     pub(crate) routes: watch::Receiver<Routes>,
     pub(crate) streams: Streams,
     pub(crate) refusals: Refusals,
@@ -147,7 +147,7 @@ impl Worker for FeedService {
             _ => return Err(Status::invalid_argument("the first message of a feed is its hello")),
         };
         same_fingerprint(self.job.fingerprint(), hello.fingerprint)?;
-        let ours = *self.job_id.borrow();
+        let ours = self.known.borrow().as_ref().map(|known| known.job_id);
         let ours =
             ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
         same_job(ours.0, &hello.job)?;

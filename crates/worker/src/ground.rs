@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{block::JobId, job::OperatorSpec, pacing::Pace};
+use tidegate_core::{aggregate::Layout, block::JobId, job::OperatorSpec, pacing::Pace, shard::ShardState};
 use tidegate_job::Job;
 use tidegate_kafka::{Admin, KafkaConfig, TransactionOptions};
 use tidegate_runtime::{backoff::Backoff, clock::Clock};
@@ -24,11 +24,20 @@ use crate::{
 /// The topic's limit when its configuration does not say: Kafka's default.
 const DEFAULT_MESSAGE_BYTES: usize = 1_048_588;
 
+/// What the coordinator says of the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownJob {
+    pub(crate) job_id: JobId,
+    /// How many aggregates it had before each time that others were added.
+    pub(crate) generations: Vec<usize>,
+}
+
 /// Shared by the actors.
 #[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) job: Arc<Job>,
     pub(crate) job_id: JobId,
+    pub(crate) layout: Arc<Layout>,
     pub(crate) operator: OperatorSpec,
     pub(crate) pace: Pace,
     pub(crate) clock: Clock,
@@ -46,7 +55,7 @@ pub(crate) struct Ground {
 /// What a ground is laid of.
 pub(crate) struct Parts {
     pub(crate) job: Arc<Job>,
-    pub(crate) job_id: JobId,
+    pub(crate) known: KnownJob,
     pub(crate) clock: Clock,
     pub(crate) kafka: KafkaConfig,
     pub(crate) stores: Stores,
@@ -59,12 +68,13 @@ impl Ground {
     /// # Errors
     /// What does not pass by itself.
     pub(crate) async fn lay(parts: Parts) -> Result<Self, Error> {
-        let Parts { job, job_id, clock, kafka, stores, stats } = parts;
+        let Parts { job, known: KnownJob { job_id, generations }, clock, kafka, stores, stats } = parts;
         let admin = Admin::open(&kafka)?;
         let renderer = renderer(&admin, &job).await?;
         let max_message_bytes = u32::try_from(renderer.message_bytes).unwrap_or(u32::MAX);
         let commit_interval = u64::try_from(job.state.commit_interval.millis()).unwrap_or_default();
         Ok(Self {
+            layout: Arc::new(Layout::grown(&job.core, &generations)),
             operator: job.core.operator,
             pace: Pace { commit_interval, ..Pace::default() },
             cache: CacheWriter::start(clock.clone()).map_err(|error| Error::Task(error.to_string()))?,
@@ -83,6 +93,11 @@ impl Ground {
 }
 
 impl Ground {
+    /// A shard of which nothing is known yet.
+    pub(crate) fn empty_shard(&self) -> ShardState {
+        ShardState::empty_with(&self.job.core, Arc::clone(&self.layout))
+    }
+
     /// The share of a shard in `state.memory`, in bytes.
     pub(crate) fn share(&self) -> usize {
         let memory = usize::try_from(self.job.state.memory).unwrap_or(usize::MAX);

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
     announcement::{Announcement, AssignmentId},
-    block::JobId,
     time::Shard,
 };
 use tidegate_proto::{
@@ -24,6 +23,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
     error::Error,
+    ground::KnownJob,
     roster::{Directive, Routes, owned},
     stats::Stats,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Registration {
     pub(crate) reports: mpsc::Receiver<v1::WorkerReport>,
     pub(crate) directives: mpsc::Sender<Directive>,
     pub(crate) announcements: watch::Sender<Option<Announcement>>,
-    pub(crate) job_id: watch::Sender<Option<JobId>>,
+    pub(crate) known: watch::Sender<Option<KnownJob>>,
 }
 
 /// Why a stream ended.
@@ -169,9 +169,10 @@ impl Registration {
         let Some(Message::Welcome(welcome)) = first else {
             return Err(Status::unavailable("the stream ended before its welcome").into());
         };
-        let job = convert::job_id(&welcome.job)?;
-        let known = self.job_id.send_replace(Some(job));
-        if known.is_some_and(|known| known != job) {
+        let generations = welcome.generations.iter().map(|count| *count as usize).collect();
+        let said = KnownJob { job_id: convert::job_id(&welcome.job)?, generations };
+        let known = self.known.send_replace(Some(said.clone()));
+        if known.is_some_and(|known| known != said) {
             return Err(Status::aborted("another job record").into());
         }
         tracing::info!(term = welcome.term, "the coordinator takes this worker");

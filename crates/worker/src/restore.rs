@@ -107,7 +107,7 @@ impl Log<'_> {
 
     /// The state in the local store, and what the log has behind it.
     fn resume(&self, cached: &Identity, cache: &mut ShardCache) -> Result<ShardState, Stop> {
-        let mut state = ShardState::empty(&self.ground.job.core);
+        let mut state = self.ground.empty_shard();
         let mut found = false;
         let mut last = None;
         let read = self.read(Some(Offset(cached.changelog_offset)), |block, offset| {
@@ -164,7 +164,7 @@ impl Log<'_> {
     /// The state from the whole log; the local store is wiped, takes the runs as they come, and the rest at the end.
     fn rebuild(&self, cache: &mut ShardCache) -> Result<ShardState, Error> {
         cache.wipe();
-        let mut state = ShardState::empty(&self.ground.job.core);
+        let mut state = self.ground.empty_shard();
         if let Some(chunks) = cache.chunks() {
             state.set_store(chunks);
         }

@@ -7,7 +7,6 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use tidegate_core::block::JobId;
 use tidegate_job::{Job, JobFile};
 use tidegate_kafka::KafkaConfig;
 use tidegate_proto::v1;
@@ -30,7 +29,7 @@ use crate::{
     config::Config,
     error::Error,
     feed::{self, FeedService, Streams},
-    ground::{Ground, Parts},
+    ground::{Ground, KnownJob, Parts},
     registration::Registration,
     roster::{Roster, Routes, Wires},
     stats::Stats,
@@ -114,7 +113,7 @@ pub async fn start(
     let (reports, outgoing) = mpsc::channel(WAITING);
     let (routes, routes_known) = watch::channel(Routes::default());
     let (announce, announcements) = watch::channel(None);
-    let (job_id, job_id_known) = watch::channel(None);
+    let (known, known_job) = watch::channel(None);
     let registration = Registration {
         coordinators: Rounds::new(
             coordinators
@@ -134,13 +133,13 @@ pub async fn start(
         reports: outgoing,
         directives,
         announcements: announce,
-        job_id,
+        known,
     };
     tasks.spawn("coordinator-link", registration.run());
     let feeds = FeedService {
         name,
         job: Arc::clone(&job),
-        job_id: job_id_known.clone(),
+        known: known_job.clone(),
         routes: routes_known,
         streams: Streams::default(),
         refusals: refusals.clone(),
@@ -149,7 +148,7 @@ pub async fn start(
     let incoming_feeds = Incoming::new(listener, tls, refusals, Limits::default());
     tasks.spawn("feeds", feed::serve(incoming_feeds, feeds));
     let wires = Wires { directives: incoming, reports, routes, announcements };
-    let shards = Shards { job, job_id: job_id_known, state, kafka, stats, readiness, wires };
+    let shards = Shards { job, known: known_job, state, kafka, stats, readiness, wires };
     tasks.spawn("shards", shards.run(tasks.shutdown().clone()));
     Ok(())
 }
@@ -162,7 +161,7 @@ fn coordinator_at(address: &str, tls: Option<Tls>) -> Result<Peer, Error> {
 /// What the shards are started from.
 struct Shards {
     job: Arc<Job>,
-    job_id: watch::Receiver<Option<JobId>>,
+    known: watch::Receiver<Option<KnownJob>>,
     state: PathBuf,
     kafka: KafkaConfig,
     stats: Arc<Stats>,
@@ -172,13 +171,13 @@ struct Shards {
 
 impl Shards {
     async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let mut job_id = self.job_id;
-        let job_id = tokio::select! {
-            job_id = known(&mut job_id) => job_id,
+        let mut said = self.known;
+        let known = tokio::select! {
+            known = known(&mut said) => known,
             () = shutdown.requested() => return Ok(()),
         };
         let ground = tokio::select! {
-            ground = lay_ground(self.job, job_id, self.state, self.kafka, self.stats) => ground?,
+            ground = lay_ground(self.job, known, self.state, self.kafka, self.stats) => ground?,
             () = shutdown.requested() => return Ok(()),
         };
         Roster::new(ground, self.wires, self.readiness).run(shutdown).await;
@@ -187,9 +186,9 @@ impl Shards {
 }
 
 /// The coordinator's word on the job record. Never comes when the link to it has failed: that ends the process, and says why.
-async fn known(job_id: &mut watch::Receiver<Option<JobId>>) -> JobId {
-    match job_id.wait_for(Option::is_some).await.map(|known| *known) {
-        Ok(Some(job_id)) => job_id,
+async fn known(said: &mut watch::Receiver<Option<KnownJob>>) -> KnownJob {
+    match said.wait_for(Option::is_some).await.map(|known| known.clone()) {
+        Ok(Some(known)) => known,
         Ok(None) | Err(_) => std::future::pending().await,
     }
 }
@@ -197,12 +196,13 @@ async fn known(job_id: &mut watch::Receiver<Option<JobId>>) -> JobId {
 /// Looks at topics and stores.
 async fn lay_ground(
     job: Arc<Job>,
-    job_id: JobId,
+    known: KnownJob,
     state: PathBuf,
     kafka: KafkaConfig,
     stats: Arc<Stats>,
 ) -> Result<Ground, Error> {
+    let job_id = known.job_id;
     let stores = spawn_blocking(move || Stores::open(&state, job_id.0)).await;
     let stores = stores.map_err(|error| Error::Task(error.to_string()))??;
-    Ground::lay(Parts { job, job_id, clock: Clock::start(), kafka, stores, stats }).await
+    Ground::lay(Parts { job, known, clock: Clock::start(), kafka, stores, stats }).await
 }

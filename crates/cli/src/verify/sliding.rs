@@ -8,7 +8,7 @@ use tidegate_core::time::Span;
 use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Record};
 
-use super::{Difference, Parsed, Verdict, Window, aggregates::Inputs, check_result};
+use super::{Difference, Parsed, Verdict, Window, aggregates::Inputs, check_result, first_aggregates};
 use crate::topics;
 
 /// Partition and offset in the source topic.
@@ -39,6 +39,7 @@ impl Spans {
         verdict: &mut Verdict,
     ) -> Result<()> {
         let mut results = results(job, kafka, verdict)?;
+        let original = first_aggregates(job, kafka)?;
         verdict.windows = results.len() as u64;
         for (key, records) in &mut self.records {
             records.sort_unstable_by_key(|(time, place, _)| (*time, *place));
@@ -70,7 +71,7 @@ impl Spans {
                             verdict.differ(Difference::Wrong, what);
                         }
                         Some((found, result)) if found == window => {
-                            check_result(job, &window, &inputs, &result, verdict);
+                            check_result(job, original, (&window, &inputs), &result, verdict);
                         }
                         Some((found, _)) => {
                             let what =

@@ -106,9 +106,15 @@ impl ShardState {
     /// The state before any block: only the genesis block can be folded onto it.
     #[must_use]
     pub fn empty(spec: &JobSpec) -> Self {
+        Self::empty_with(spec, Arc::new(Layout::new(spec)))
+    }
+
+    /// The same, of a job whose rows are laid out so: aggregates may have been added to it.
+    #[must_use]
+    pub fn empty_with(spec: &JobSpec, layout: Arc<Layout>) -> Self {
         Self {
             operator: Operator::new(&spec.operator),
-            layout: Arc::new(Layout::new(spec)),
+            layout,
             inputs: Vec::new(),
             slices: Slices::default(),
             buffer: Ordered::default(),

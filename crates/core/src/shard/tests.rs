@@ -1,4 +1,5 @@
 mod early;
+mod evolving;
 mod inspect;
 mod reorder;
 mod replay;

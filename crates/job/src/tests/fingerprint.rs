@@ -1,7 +1,9 @@
 //! The fingerprint: frozen, blind to what may change, and able to say what has changed.
 
 use super::{CLICKS, HOPPING, LEAST, TUMBLING, job, least_with};
-use crate::{Difference, first_difference};
+use crate::{Difference, continues};
+use tidegate_core::aggregate::{At, Layout, RowBuf};
+use tidegate_core::time::{EventTime, Offset, Partition};
 
 const GOLDEN: &str = include_str!("golden/clicks.txt");
 /// As it was written when the event time was in it.
@@ -38,7 +40,7 @@ fn it_changes_with_what_the_state_depends_on() {
     ] {
         let (first, second) = (job(LEAST), job(&least_with(part, replacement)));
         assert_ne!(first.fingerprint(), second.fingerprint(), "{replacement}");
-        let difference = first_difference(&first.describe(), &second.describe()).unwrap();
+        let difference = continues(&first.describe(), &second.describe()).unwrap_err();
         assert_eq!(difference.key, key, "{replacement}");
     }
 }
@@ -81,17 +83,74 @@ fn a_difference_has_both_values() {
         first: Some("10000".to_owned()),
         second: Some("60000".to_owned()),
     };
-    assert_eq!(first_difference(&first.describe(), &second.describe()), Some(expected));
-    assert_eq!(first_difference(&first.describe(), &first.describe()), None);
+    assert_eq!(continues(&first.describe(), &second.describe()), Err(expected));
+    assert_eq!(continues(&first.describe(), &first.describe()), Ok(1));
 }
 
 #[test]
 fn a_text_of_the_first_version_compares_without_its_event_times() {
     let now = job(CLICKS).describe();
-    assert_eq!(first_difference(GOLDEN_1, &now), None);
+    assert_eq!(continues(GOLDEN_1, &now), Ok(3));
     let other = CLICKS.replace("size: 10s", "size: 20s");
-    let difference = first_difference(GOLDEN_1, &job(&other).describe()).unwrap();
+    let difference = continues(GOLDEN_1, &job(&other).describe()).unwrap_err();
     assert_eq!(difference.key, "window.size_ms");
     let newer = now.replacen(": 2\n", ": 3\n", 1);
-    assert_eq!(first_difference(&newer, &now).unwrap().key, "tidegate job fingerprint");
+    assert_eq!(continues(&newer, &now).unwrap_err().key, "tidegate job fingerprint");
+}
+
+/// The text of a job with these aggregates.
+fn of(aggregates: &str) -> String {
+    let text = least_with("{ name: n, fn: count }", aggregates);
+    job(&text).describe()
+}
+
+#[test]
+fn a_job_continues_where_aggregates_were_added_behind_the_others() {
+    let sum = "{ name: s, fn: sum, field: /x, scale: 2 }";
+    let counted = "{ name: c, fn: count, field: /x, where: /y > 1 }";
+    let added = "{ name: m, fn: max, field: /x, scale: 4, where: /y > 1 }";
+    assert_eq!(continues(&of(sum), &of(&format!("{sum}\n  - {counted}"))), Ok(1));
+    let (two, three) = (format!("{sum}\n  - {counted}"), format!("{sum}\n  - {counted}\n  - {added}"));
+    assert_eq!(
+        continues(&of(&two), &of(&three)),
+        Ok(2),
+        "what is only counted shares the column of the new one"
+    );
+    for (earlier, later, key) in [
+        (three.as_str(), two.as_str(), "aggregates[2]"),
+        (&two, &format!("{counted}\n  - {sum}"), "aggregates[0]"),
+        (sum, "{ name: s, fn: sum, field: /x, scale: 3 }", "aggregates[0]"),
+        (sum, "{ name: t, fn: sum, field: /x, scale: 2 }", "aggregates[0]"),
+        (counted, "{ name: c, fn: count, field: /x, where: /y > 2 }", "aggregates[0]"),
+        (counted, "{ name: c, fn: count, where: /y > 1 }", "aggregates[0]"),
+    ] {
+        assert_eq!(continues(&of(earlier), &of(later)).unwrap_err().key, key, "{later}");
+    }
+}
+
+#[test]
+fn the_columns_of_a_job_are_in_the_order_in_which_its_layout_has_them_once_others_are_added() {
+    let first = "{ name: c, fn: count, field: /z }\n  - { name: a, fn: avg, field: /x }\n  - { name: b, fn: max, field: /y }";
+    let whole = format!(
+        "{first}\n  - {{ name: d, fn: min, field: /z, scale: 1 }}\n  - {{ name: e, fn: sum, field: /x }}"
+    );
+    let [first, whole] = [first, &whole].map(|text| job(&least_with("{ name: n, fn: count }", text)).core);
+    let (layout, grown) = (Layout::new(&first), Layout::grown(&whole, &[3]));
+    let at = At { time: EventTime(0), partition: Partition(0), offset: Offset(0) };
+    let mut row = RowBuf::new(&layout);
+    layout.add_record(&mut row.row_mut());
+    for (column, spec) in first.columns.iter().enumerate() {
+        let value = match spec.pointer.as_str() {
+            "/x" => 3_000_000,
+            "/y" => 5_000_000,
+            _ => 7,
+        };
+        layout.add_value(&mut row.row_mut(), column, value, &at);
+    }
+    let mut written = Vec::new();
+    layout.encode(row.row(), &mut written);
+    let mut read = RowBuf::new(&grown);
+    grown.decode(&written, &mut read.row_mut()).unwrap();
+    let shown: Vec<String> = grown.results(read.row()).iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["1", "3", "5", "null", "null"]);
 }

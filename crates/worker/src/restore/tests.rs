@@ -16,7 +16,10 @@ use tidegate_runtime::clock::Clock;
 use tidegate_store::Stores;
 
 use super::*;
-use crate::{ground::Parts, stats::Stats};
+use crate::{
+    ground::{KnownJob, Parts},
+    stats::Stats,
+};
 
 const JOB: JobId = JobId(*b"a job in a test.");
 const SHARD: Shard = Shard(0);
@@ -40,7 +43,8 @@ impl Rig {
         let state = tempfile::tempdir().unwrap();
         let stores = Stores::open(state.path(), JOB.0).unwrap();
         let stats = Arc::new(Stats::new(&mut Registry::default(), u64::MAX));
-        let parts = Parts { job, job_id: JOB, clock: Clock::start(), kafka, stores, stats };
+        let known = KnownJob { job_id: JOB, generations: Vec::new() };
+        let parts = Parts { job, known, clock: Clock::start(), kafka, stores, stats };
         Self { _broker: broker, ground: Ground::lay(parts).await.unwrap(), _state: state }
     }
 

@@ -1,0 +1,126 @@
+//! A job goes on with aggregates added to it, in the middle of its windows.
+
+use std::{thread, time::Duration};
+
+use rdkafka::{Message, Offset};
+use serde_json::Value;
+use tidegate_tests::{
+    clients::{self, Isolation},
+    dev_kafka,
+};
+
+use crate::{
+    broker::{plain, send},
+    services::Services,
+};
+
+const SHARDS: i32 = 4;
+const USERS: usize = 7;
+const ADDED: &str = "  - { name: newest, fn: max, field: /ts, scale: 0 }\n";
+
+fn job(name: &str, added: &str) -> String {
+    format!(
+        "name: {name}
+source:
+  topic: {name}-in
+  key: {{ field: /user }}
+  event_time: [{{ field: /ts, unit: ms }}]
+watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
+window: {{ tumbling: {{ size: 1s }} }}
+aggregates:
+  - {{ name: n, fn: count }}
+  - {{ name: oldest, fn: min, field: /ts, scale: 0 }}
+{added}sink: {{ topic: {name}-out }}
+dead_letter: {{ topic: {name}-dead }}
+state: {{ shards: {SHARDS} }}
+"
+    )
+}
+
+fn until_applied(services: &mut Services, records: u64) {
+    services.until(&format!("{records} records"), |status| {
+        let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
+        let applied: u64 = stats.flat_map(|stats| &stats.shards).map(|shard| shard.applied).sum();
+        (applied == records).then_some(())
+    });
+}
+
+/// Waits until there are so many results; gives them by start of window.
+fn until_results(bootstrap: &str, topic: &str, wanted: usize) -> Vec<Value> {
+    let read = |partition| {
+        clients::read_to_end(bootstrap, topic, partition, Offset::Beginning, Isolation::ReadCommitted)
+            .unwrap()
+    };
+    for _ in 0..1_200 {
+        let records = (0..SHARDS).flat_map(read);
+        let values = records.map(|record| serde_json::from_slice(record.payload().unwrap()).unwrap());
+        let mut results: Vec<Value> = values.collect();
+        if results.len() >= wanted {
+            results.sort_by_key(|result| result["window_start"].as_i64());
+            return results;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("there are never {wanted} results in {topic}");
+}
+
+fn goes_on(bootstrap: &str) {
+    let name = clients::unique("evolves");
+    let (source, sink) = (format!("{name}-in"), format!("{name}-out"));
+    clients::create_topic_named(bootstrap, &source, 1, &[]).unwrap();
+    let mut services = Services::new(bootstrap, &job(&name, ""));
+    services.start_all();
+    let producer = plain(bootstrap);
+    send(&producer, &source, 0, 0..500);
+    until_applied(&mut services, 500);
+
+    // The coordinator first: what has the earlier file is refused, and says so.
+    services.kill("watermark-coordinator");
+    services.set_job(&job(&name, ADDED));
+    services.start("watermark-coordinator");
+    for name in ["ingest", "window-worker"] {
+        assert_eq!(services.ended(name), Some(1));
+        let log = services.log(name);
+        assert!(log.contains("that of the coordinator counts"), "{log}");
+    }
+    services.start("ingest");
+    services.start("window-worker");
+    send(&producer, &source, 0, 500..900);
+    until_applied(&mut services, 900);
+    services.kill("window-worker");
+    services.start("window-worker");
+    send(&producer, &source, 0, 900..2_500);
+
+    let results = until_results(bootstrap, &sink, 2 * USERS);
+    let (first, second) = results.split_at(USERS);
+    assert_eq!((first.len(), second.len()), (USERS, USERS), "{results:?}");
+    for (window, start) in [(first, 0), (second, 1_000)] {
+        let sum: u64 = window.iter().map(|result| result["n"].as_u64().unwrap()).sum();
+        let oldest = window.iter().map(|result| result["oldest"].as_i64().unwrap()).min();
+        assert_eq!((sum, oldest), (1_000, Some(start)), "{window:?}");
+    }
+    assert!(first.iter().all(|result| result["newest"].is_null()), "{first:?}");
+    let newest = second.iter().map(|result| result["newest"].as_i64().unwrap()).max();
+    assert_eq!(newest, Some(1_999), "{second:?}");
+    let said = services.verify(2_399);
+    assert!(said.contains("windows=14") && said.contains("mismatches=0 without=7"), "{said}");
+
+    // There is no way back: results have the aggregate.
+    services.kill("watermark-coordinator");
+    services.set_job(&job(&name, ""));
+    services.start("watermark-coordinator");
+    assert_eq!(services.ended("watermark-coordinator"), Some(1));
+    let log = services.log("watermark-coordinator");
+    assert!(log.contains("`aggregates[2]` is not there in the job file"), "{log}");
+}
+
+#[test]
+fn an_aggregate_is_added_in_the_middle_of_a_window() {
+    goes_on(dev_kafka().bootstrap());
+}
+
+#[test]
+fn an_aggregate_is_added_in_the_middle_of_a_window_on_apache_kafka() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    goes_on(broker.bootstrap());
+}
