@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use tidegate_core::{
-    shard::ResultRow,
+    shard::{Pane, ResultRow},
     time::{EventTime, Shard},
 };
 use tidegate_kafka::{Header, OutputRecord};
@@ -72,12 +72,13 @@ impl Contributions {
         self.by_key.entry(trace.key.to_vec()).or_default().push(contribution);
     }
 
-    /// The results among `rows` that remembered records are in.
+    /// The results among `rows` that remembered records are in; early ones are not where a trace ends.
     pub(crate) fn of(&self, rows: &[ResultRow]) -> Vec<TracedResult> {
         if self.by_key.is_empty() {
             return Vec::new();
         }
-        let traced = rows.iter().enumerate().filter_map(|(index, row)| {
+        let counts = rows.iter().enumerate().filter(|(_, row)| row.pane != Pane::Early);
+        let traced = counts.filter_map(|(index, row)| {
             let known = self.by_key.get(row.key.as_slice())?;
             let is_inside = |time: EventTime| match row.record {
                 Some(_) => row.start < time && time <= row.end,
@@ -208,10 +209,7 @@ fn bytes_of(record: &OutputRecord, headers: &[Header]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::{
-        shard::Pane,
-        time::{Offset, Partition},
-    };
+    use tidegate_core::time::{Offset, Partition};
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

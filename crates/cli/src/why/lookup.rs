@@ -136,7 +136,7 @@ impl Topics {
         Ok(letter)
     }
 
-    /// The results of a key that are out, with start and end, of the windows that `belongs` says.
+    /// The results of a key that are out, early ones apart, with start and end, of the windows that `belongs` says.
     pub(crate) async fn results(
         &self,
         topic: &str,
@@ -156,6 +156,7 @@ impl Topics {
                     && let Some(start) = result.get("window_start").and_then(Value::as_i64)
                     && let Some(end) = result.get("window_end").and_then(Value::as_i64)
                     && belongs((start, end))
+                    && result.get("pane").and_then(Value::as_str) != Some("early")
                 {
                     results.push(((start, end), result));
                 }

@@ -126,7 +126,8 @@ impl ShardMachine {
             records: layout.records(session.row),
             values: layout.results(session.row),
             closed: Some(session.end) <= self.state.watermark,
-            emitted: (session.emitted > 0).then_some(session.emitted),
+            // One may have been an early one.
+            emitted: (session.emitted > 1).then_some(session.emitted),
         };
         (of_key.iter().take(limit).map(view).collect(), of_key.len())
     }
