@@ -248,7 +248,7 @@ proptest! {
         let (whole, cut) = (job(), cuts.0.min(cuts.1));
         let mut first = job();
         first.aggregates.truncate(cut);
-        first.columns.truncate(inputs_of(&first.aggregates).len());
+        first.columns.truncate(generations::inputs_of(&first.aggregates).len());
         let cuts = [cut, cuts.0.max(cuts.1)];
         let (old, new) = (Layout::grown(&first, &[]), Layout::grown(&whole, &cuts));
         let written = encoded(&old, &fold(&old, &before));
