@@ -46,14 +46,12 @@ pub enum Error {
     },
     /// The job file contradicts the job record.
     #[error(
-        "`{key}` is {given} in the job file, but {recorded} in the record of job `{job}` (topic `{topic}`): {why}; put it \
+        "`{key}` is {given} in the job file, but {recorded} in the record of job `{job}` (topic `{job}-control`): {why}; put it \
          back, or give the job another name to begin anew"
     )]
     JobDiffers {
         /// The job's name.
         job: String,
-        /// The control topic.
-        topic: String,
         /// The first key that differs.
         key: String,
         /// Its value in the job record.

@@ -147,7 +147,6 @@ impl JobRecord {
             let value = |value: Option<String>| value.unwrap_or_else(|| "not there".to_owned());
             Error::JobDiffers {
                 job: job.name.clone(),
-                topic: job.control_topic(),
                 why: why_not(&difference.key, difference.second.is_none()),
                 key: difference.key,
                 recorded: value(difference.first),
