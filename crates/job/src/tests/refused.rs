@@ -23,7 +23,7 @@ fn appended(line: &str, expected: &str) {
 const COUNT: &str = "  - { name: n, fn: count }";
 const WINDOW: &str = "window:\n  tumbling: { size: 10s }";
 const KEYS: &str =
-    "name, source, watermark, window, reorder, allowed_lateness, aggregates, sink, dead_letter, state";
+    "name, source, watermark, window, reorder, early, allowed_lateness, aggregates, sink, dead_letter, state";
 
 #[test]
 fn what_is_not_one_mapping_in_yaml() {
@@ -299,8 +299,8 @@ fn sessions() {
 fn early_results() {
     appended("early: { every: 5ms }", "job.yaml:13:17: early.every: is too short; use at least `10ms`");
     replaced(
-        "tumbling: { size: 10s } }",
-        "sliding: { size: 10s } }\nearly: { every: 1s }",
+        "tumbling: { size: 10s }",
+        "sliding: { size: 10s }\nearly: { every: 1s }",
         "job.yaml:9:8: early: a sliding window ends with its record: none is ever open; remove `early`",
     );
 }
