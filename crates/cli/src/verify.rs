@@ -558,7 +558,7 @@ fn compare(
         let closed = watermark.is_some_and(|watermark| window.2 <= watermark);
         match results.get(window) {
             Some((_, result)) if closed => {
-                late.check(job, window, &Inputs::default(), result, verdict);
+                late.check(job, first, (window, &Inputs::default()), result, verdict);
                 unmatched.remove(window);
             }
             None if closed && late.must_be(window) => {

@@ -110,6 +110,7 @@ fn job() -> JobSpec {
             zone: None,
         }),
         allowed_lateness: Span(0),
+        replay_ttl: Span(0),
         columns: vec![ColumnSpec::number("/amount", 2)],
         aggregates: vec![
             aggregate("clicks", AggregateFn::Count, None),

@@ -205,7 +205,7 @@ dead_letter: { topic: dead, replay: { ttl: 1h } }
         for ((window, inputs), (pane, count)) in windows.iter().zip(results) {
             let result = json!({ "pane": pane, "n": count });
             if late.changes(window) {
-                late.check(&job, window, inputs, &result, &mut verdict);
+                late.check(&job, usize::MAX, (window, inputs), &result, &mut verdict);
             } else {
                 check_result(&job, usize::MAX, (window, inputs), &result, &mut verdict);
             }

@@ -301,7 +301,7 @@ fn early_results() {
     replaced(
         "tumbling: { size: 10s }",
         "sliding: { size: 10s }\nearly: { every: 1s }",
-        "job.yaml:9:8: early: a sliding window ends with its record: none is ever open; remove `early`",
+        "job.yaml:9:1: early: a sliding window ends with its record: none is ever open; remove `early`",
     );
 }
 
