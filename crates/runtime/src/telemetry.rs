@@ -19,7 +19,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::dispatcher::WeakDispatch;
-use tracing::{Dispatch, Event, Subscriber};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -48,7 +48,7 @@ pub struct Settings {
     pub service: &'static str,
     /// Form of a line.
     pub format: Format,
-    /// Levels by module, as of `tracing_subscriber::EnvFilter`.
+    /// Levels of lines by module, as of `tracing_subscriber::EnvFilter`.
     pub filter: String,
     /// URL of an OTLP collector (gRPC); `None` sends no traces.
     pub otlp: Option<String>,
@@ -82,14 +82,17 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
         Some(endpoint) => Some(exporter(settings, endpoint)?),
         None => None,
     };
+    // What is logged is one matter, what is traced another: a quiet log loses no traces.
+    let spans = filter_fn(|metadata| {
+        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target() != task::SPAN_TARGET
+    });
     let tracer = traces.as_ref().map(|traces| {
         let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("tidegate"));
-        layer.with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() != task::SPAN_TARGET))
+        layer.with_filter(spans.with_max_level_hint(Level::INFO))
     });
     tracing_subscriber::registry()
-        .with(filter)
         .with(tracer)
-        .with(lines(settings.format, io::stderr().is_terminal(), io::stderr))
+        .with(lines(settings.format, io::stderr().is_terminal(), io::stderr).with_filter(filter))
         .try_init()
         .map_err(|_| Error::LogTwice)?;
     Ok(Guard { traces })
