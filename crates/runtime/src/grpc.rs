@@ -8,6 +8,7 @@
 //! Whatever a peer does, each step has a bound on time and on memory, the others are served, and what is refused is said
 //! ([`Refusals`]).
 
+mod farewell;
 mod incoming;
 mod peer;
 mod refusals;

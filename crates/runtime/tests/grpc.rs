@@ -239,10 +239,15 @@ async fn frames_that_never_end_and_frames_that_are_none_end_their_connection_onl
     tokio::time::timeout(PATIENCE, closed).await.expect("the slow peer is cut off");
     dripping.abort();
     served.until_refused(Reason::CutOff, 2).await;
-    // Whoever leaves by itself is none of them.
+    // Whoever leaves by itself is none of them, with a call that is open or without.
     for _ in 0..20 {
         served.serves(None).await;
+        let channel = served.peer(None).connect().await.unwrap();
+        let mut client = HealthClient::new(channel);
+        let stream = client.watch(HealthCheckRequest::default()).await.unwrap();
+        drop((client, stream));
     }
+    served.serves(None).await;
     assert_eq!(served.refusals.count(Reason::CutOff), 2);
 }
 

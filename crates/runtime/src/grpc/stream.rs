@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::farewell::Farewell;
 use super::incoming::{Place, Watch};
 use super::refusals::Reason;
 
@@ -32,6 +33,7 @@ pub struct Connection {
     info: TcpConnectInfo,
     /// The peer has closed it, or it has broken.
     ended: bool,
+    farewell: Farewell,
     watch: Watch,
     _place: Place,
 }
@@ -58,7 +60,8 @@ impl Connection {
             Transport::Tls(stream) => stream.get_ref().0.local_addr(),
         };
         let info = TcpConnectInfo { local_addr: local.ok(), remote_addr: Some(peer) };
-        Ok(Self { transport, replayed: 0, info, ended: false, watch, _place: place })
+        let farewell = Farewell::default();
+        Ok(Self { transport, replayed: 0, info, ended: false, farewell, watch, _place: place })
     }
 }
 
@@ -85,7 +88,11 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.transport).poll_read(context, buffer);
         self.ended |= match &read {
-            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Ok(())) => {
+                let read = buffer.filled().get(before..).unwrap_or_default();
+                self.farewell.hear(read);
+                self.farewell.is_said() || (read.is_empty() && buffer.remaining() > 0)
+            }
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         };
@@ -93,7 +100,8 @@ impl AsyncRead for Connection {
     }
 }
 
-/// A server lets go of a connection that its peer has not closed in two cases: the server ends, or the peer is cut off.
+/// A server lets go of a connection that its peer has neither closed nor said that it leaves in two cases: the server ends, or the
+/// peer is cut off.
 impl Drop for Connection {
     fn drop(&mut self) {
         if let (false, true, Some(peer)) = (self.ended, self.watch.serves(), self.info.remote_addr) {
@@ -112,7 +120,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(context, bytes)
+        let written = Pin::new(&mut self.transport).poll_write(context, bytes);
+        self.ended |= matches!(written, Poll::Ready(Err(_)));
+        written
     }
 
     fn poll_write_vectored(
@@ -120,10 +130,12 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let written = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        };
+        self.ended |= matches!(written, Poll::Ready(Err(_)));
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
