@@ -87,7 +87,12 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
         metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target() != task::SPAN_TARGET
     });
     let tracer = traces.as_ref().map(|traces| {
-        let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("tidegate"));
+        // Where in the code a span begins and on which thread is of no use to who reads the trace, and is not free.
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer("tidegate"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false);
         layer.with_filter(spans.with_max_level_hint(Level::INFO))
     });
     tracing_subscriber::registry()

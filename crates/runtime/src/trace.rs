@@ -15,6 +15,9 @@ pub const TRACESTATE: &str = "tracestate";
 /// The header of what a request is about, for all that it sets off.
 pub const BAGGAGE: &str = "baggage";
 
+/// Where in a `traceparent` the flags are, whatever its version.
+const FLAGS: std::ops::Range<usize> = 53..55;
+
 /// A place in a trace that others go on from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceContext(SpanContext);
@@ -24,7 +27,13 @@ impl TraceContext {
     /// sampled. A newer version may have more behind it. A `tracestate` that cannot be read is left out, as the standard has it.
     #[must_use]
     pub fn sampled(traceparent: &[u8], tracestate: Option<&[u8]>) -> Option<Self> {
-        let mut parts = std::str::from_utf8(traceparent).ok()?.trim().split('-');
+        // Most records are not sampled: that is known by the last bit of the flags, before anything is read.
+        let traceparent = traceparent.trim_ascii();
+        let flags = traceparent.get(FLAGS)?;
+        if u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).is_ok_and(|flags| flags & 1 == 0) {
+            return None;
+        }
+        let mut parts = std::str::from_utf8(traceparent).ok()?.split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let lower = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let lengths = (version.len(), trace.len(), span.len(), flags.len()) == (2, 32, 16, 2);
