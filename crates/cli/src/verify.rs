@@ -307,7 +307,9 @@ fn dead_letters(
             record.header(name).flatten().map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let number = |name: &str| text(name).and_then(|text| text.parse::<i64>().ok());
-        if text("tidegate-topic").as_deref() != Some(job.source.topic.as_str()) {
+        // Jobs may share a dead-letter topic, and a source.
+        let is_of_another_job = text("tidegate-job").is_some_and(|name| name != job.name);
+        if is_of_another_job || text("tidegate-topic").as_deref() != Some(job.source.topic.as_str()) {
             return Ok(());
         }
         verdict.dead_letters += 1;
