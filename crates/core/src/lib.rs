@@ -27,6 +27,7 @@ pub mod sketch;
 pub mod skew;
 pub mod slices;
 pub mod source;
+mod spans;
 pub mod time;
 pub mod tracker;
 pub mod window;

@@ -131,6 +131,8 @@ const PAYLOAD_OVERHEAD: usize = 64;
 const ENTRY_OVERHEAD: usize = 40;
 /// What an entry of the map takes beside what is kept, about.
 const RECORD_OVERHEAD: usize = size_of::<Place>() + 48;
+/// As many places of new records are kept room for.
+const DIRTY_KEPT: usize = 1_024;
 
 impl Ordered {
     /// Takes a new record.
@@ -179,11 +181,15 @@ impl Ordered {
         }
     }
 
-    /// The places of the records that came since it was last asked and are still there.
-    pub fn take_dirty(&mut self) -> Vec<Place> {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.retain(|place| self.records.contains_key(place));
-        dirty
+    /// Calls `write` for the records that came since this was last done and are still there.
+    pub fn take_dirty(&mut self, mut write: impl FnMut(Place, &Buffered)) {
+        for place in self.dirty.drain(..) {
+            if let Some(record) = self.records.get(&place) {
+                write(place, record);
+            }
+        }
+        // What many records have left is not kept for few.
+        self.dirty.shrink_to(DIRTY_KEPT);
     }
 
     /// The record at `place`.
@@ -238,8 +244,10 @@ mod tests {
         buffer.insert(place(5, 0, 0), buffered(b"a", None));
         buffer.insert(place(3, 0, 1), buffered(b"a", None));
         assert_eq!(buffer.pop_first().unwrap().0, place(3, 0, 1));
-        assert_eq!(buffer.take_dirty(), [place(5, 0, 0)]);
-        assert_eq!(buffer.take_dirty(), []);
+        let mut dirty = Vec::new();
+        buffer.take_dirty(|place, _| dirty.push(place));
+        buffer.take_dirty(|place, _| panic!("{place:?} is not new"));
+        assert_eq!(dirty, [place(5, 0, 0)]);
     }
 
     #[test]

@@ -8,8 +8,9 @@ const MAX_TOPIC: usize = 249;
 const MAX_FIELD: usize = 64;
 const MAX_TEXT: usize = 1024;
 
-/// Fields that every result has.
-const RESERVED: [&str; 5] = ["key", "window_start", "window_end", "pane", "revision"];
+/// Fields that results have beside the aggregates, the last two those of sliding windows.
+const RESERVED: [&str; 7] =
+    ["key", "window_start", "window_end", "pane", "revision", "source_partition", "source_offset"];
 
 /// A topic that Kafka accepts.
 pub(crate) fn topic(name: &str) -> Result<(), Flaw> {
@@ -54,7 +55,7 @@ pub(crate) fn job(name: &str) -> Result<(), Flaw> {
 /// A field of the result.
 pub(crate) fn result_field(name: &str) -> Result<(), Flaw> {
     if RESERVED.contains(&name) {
-        return Err(Flaw::new(format!("every result already has a field `{name}`"), "choose another name"));
+        return Err(Flaw::new(format!("results already have a field `{name}`"), "choose another name"));
     }
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > MAX_FIELD {

@@ -1,7 +1,8 @@
 //! The content of a commit as the records of its transaction.
 //!
 //! ```text
-//! results        key = group key     value = {"key":…,"window_start":ms,"window_end":ms,"pane":…,"revision":…,"<aggregate>":…}
+//! results        key = group key     value = {"key":…,"window_start":ms,"window_end":ms,"pane":…,"revision":…,"<aggregate>":…};
+//!                                    of sliding windows also "source_partition" and "source_offset" of the record
 //! reordered      the record as it was, nothing added
 //! dead letters   the record as it was, and headers that say why it is here
 //! changelog      the chunks of the block
@@ -13,10 +14,11 @@ use std::{io::Write, sync::Arc};
 
 use bytes::Bytes;
 use tidegate_core::{
+    aggregate::Value,
     block::Block,
     dead_letter::{DeadLetter, Payload},
     shard::{Commit, Reordered, ResultRow},
-    time::{EventTime, Offset, Partition, Shard},
+    time::{EventTime, Partition, Shard},
 };
 use tidegate_kafka::{Header, OutputRecord};
 
@@ -118,7 +120,7 @@ impl Renderer {
                 partition: self.sink.partition(shard),
                 key: Some(row.key.into()),
                 value: Some(values.slice(start..end)),
-                headers: row.record.map(place_headers).unwrap_or_default(),
+                headers: Vec::new(),
                 timestamp: Some(timestamp),
             });
             start = end;
@@ -137,9 +139,15 @@ impl Renderer {
         out.extend_from_slice(row.pane.as_str().as_bytes());
         out.extend_from_slice(b"\",\"revision\":");
         write_integer(i64::from(row.revision), out);
+        if let Some((partition, offset)) = row.record {
+            out.extend_from_slice(b",\"source_partition\":");
+            out.extend_from_slice(itoa::Buffer::new().format(partition.0).as_bytes());
+            out.extend_from_slice(b",\"source_offset\":");
+            out.extend_from_slice(itoa::Buffer::new().format(offset.0).as_bytes());
+        }
         for (field, value) in self.fields.iter().zip(&row.values) {
             out.extend_from_slice(field.as_bytes());
-            let _ = write!(out, "{value}");
+            write_result(value, out);
         }
         out.push(b'}');
     }
@@ -176,11 +184,6 @@ impl Renderer {
         }
         headers
     }
-}
-
-/// The record that a result is for.
-fn place_headers((partition, offset): (Partition, Offset)) -> Vec<Header> {
-    vec![header("tidegate-partition", partition.to_string()), header("tidegate-offset", offset.to_string())]
 }
 
 /// A record of the source, whole.
@@ -228,6 +231,14 @@ fn header(name: &'static str, value: impl Into<String>) -> Header {
     Header { name: name.into(), value: Some(value.into().into()) }
 }
 
+fn write_result(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Count(count) => out.extend_from_slice(itoa::Buffer::new().format(*count).as_bytes()),
+        // Writing to a Vec cannot fail.
+        other => drop(write!(out, "{other}")),
+    }
+}
+
 fn write_integer(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
@@ -235,9 +246,7 @@ fn write_integer(value: i64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::{
-        aggregate::Value, block::BlockError, dead_letter::Reason, ordered::Place, shard::Pane,
-    };
+    use tidegate_core::{block::BlockError, dead_letter::Reason, ordered::Place, shard::Pane, time::Offset};
 
     fn renderer() -> Renderer {
         Renderer {
@@ -317,6 +326,18 @@ mod tests {
         assert_eq!((&*first.topic, first.partition), ("results", Partition(2)), "6 mod 4");
         assert_eq!(first.timestamp, Some(EventTime(-1)), "the last moment of the window");
         assert_eq!((&*chunk.topic, chunk.partition), ("job-changelog", Partition(6)));
+    }
+
+    #[test]
+    fn the_result_of_a_sliding_window_names_its_record() {
+        let record = Some((Partition(3), Offset(u64::MAX)));
+        let result = ResultRow { record, ..row(b"u", Pane::Final, 0, vec![Value::Count(u64::MAX)]) };
+        let rendered = render(vec![result], vec![], Block::default());
+        assert_eq!(
+            text(rendered.records[0].value.as_ref()),
+            r#"{"key":"u","window_start":-10000,"window_end":0,"pane":"final","revision":0,"source_partition":3,"source_offset":18446744073709551615,"clicks":18446744073709551615}"#
+        );
+        assert_eq!(rendered.records[0].timestamp, Some(EventTime(0)), "when the record was");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tidegate_core::time::Span;
 use tidegate_job::Job;
-use tidegate_kafka::{KafkaConfig, Record};
+use tidegate_kafka::KafkaConfig;
 
 use super::{Difference, Parsed, Verdict, Window, aggregates::Inputs, check_result, first_aggregates};
 use crate::topics;
@@ -105,7 +105,7 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Foun
         let (Some(start), Some(end)) = (number("window_start"), number("window_end")) else {
             bail!("a result without window_start or window_end")
         };
-        let Some(place) = place_of(&record) else { bail!("a result without the place of its record") };
+        let Some(place) = place_of(&result) else { bail!("a result without the place of its record") };
         let before = last.insert((record.partition().0, key.clone()), (end, place));
         if before.is_some_and(|before| before > (end, place)) {
             verdict.differ(Difference::Wrong, format_args!("the result for {place:?} is out of order"));
@@ -118,7 +118,7 @@ fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Foun
     Ok(results)
 }
 
-fn place_of(record: &Record<'_>) -> Option<Place> {
-    let text = |name| std::str::from_utf8(record.header(name)??).ok();
-    Some((text("tidegate-partition")?.parse().ok()?, text("tidegate-offset")?.parse().ok()?))
+fn place_of(result: &Value) -> Option<Place> {
+    let number = |name| result.get(name).and_then(Value::as_u64);
+    Some((number("source_partition")?.try_into().ok()?, number("source_offset")?))
 }

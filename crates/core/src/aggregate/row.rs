@@ -140,6 +140,22 @@ impl RowRun {
         }
     }
 
+    /// Takes the last row away.
+    pub(crate) fn pop(&mut self, layout: &Layout) {
+        self.words.truncate(self.words.len().saturating_sub(layout.stride()));
+        let summaries = self.summaries.len().saturating_sub(layout.summaries());
+        for summary in self.summaries.drain(summaries..) {
+            self.heap -= summary.heap_bytes();
+        }
+    }
+
+    /// Takes all rows away.
+    pub(crate) fn clear(&mut self) {
+        self.words.clear();
+        self.summaries.clear();
+        self.heap = 0;
+    }
+
     #[inline]
     #[allow(clippy::indexing_slicing, reason = "row numbers come from the slice that holds the rows")]
     pub(crate) fn row(&self, layout: &Layout, row: usize) -> Row<'_> {

@@ -269,11 +269,8 @@ impl ShardMachine {
             super::sessions::write_changes(sessions, &self.state.layout, &mut writer, block);
         }
         self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
-        for place in self.state.buffer.take_dirty() {
-            if let Some(record) = self.state.buffer.get(place) {
-                write_record(place, record, block);
-            }
-        }
+        let mut bytes = (Vec::new(), Vec::new());
+        self.state.buffer.take_dirty(|place, record| write_record(place, record, &mut bytes, block));
         positions
     }
 
@@ -455,20 +452,23 @@ fn walk_runs(
     Ok(true)
 }
 
-fn write_record(place: Place, record: &Buffered, block: &mut Block) {
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    EntryKey::Buffered(place).encode(&mut key);
-    record.encode(&mut value);
-    block.entries.upsert(&key, &value);
+/// Writes a record; what is in `bytes` is of no matter.
+fn write_record(place: Place, record: &Buffered, (key, value): &mut (Vec<u8>, Vec<u8>), block: &mut Block) {
+    key.clear();
+    value.clear();
+    EntryKey::Buffered(place).encode(key);
+    record.encode(value);
+    block.entries.upsert(key, value);
 }
 
 /// Writes the records in memory behind `after` until the block reaches `budget` bytes; true when none is left.
 fn walk_records(state: &ShardState, after: &mut Option<Place>, block: &mut Block, budget: usize) -> bool {
+    let mut bytes = (Vec::new(), Vec::new());
     for (place, record) in state.buffer.behind(*after) {
         if block.entries.len() >= budget {
             return false;
         }
-        write_record(place, record, block);
+        write_record(place, record, &mut bytes, block);
         *after = Some(place);
     }
     true

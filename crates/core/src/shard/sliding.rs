@@ -6,19 +6,17 @@
 //! All records of one event time go into their keys' spans before any of them leaves: they see each other. A record stays in the
 //! buffer, for a restore, until no later window can hold it; X is W_s − size.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, offset_of, payload_of, reorder::take_record};
 use crate::{
-    aggregate::{At, Layout, RowBuf},
+    aggregate::{At, Layout, Row, RowBuf},
     block::Closing,
     dead_letter::Reason,
     frame::{RowReader, ShardFrame},
     ordered::{Buffered, Kept, Place},
     runs::Unreadable,
+    spans::Spans,
     time::{EventTime, Span},
 };
 
@@ -27,23 +25,15 @@ use crate::{
 pub(super) struct Sliding {
     size: Span,
     layout: Arc<Layout>,
-    spans: HashMap<Box<[u8]>, KeySpan>,
+    spans: Spans,
     /// Records up to this one are in their spans.
     taken: Option<Place>,
-    /// Of these, the ones without a result, in order.
-    group: VecDeque<(Place, Box<[u8]>)>,
+    /// Of these, the ones without a result, in order, with the span that each is in.
+    group: VecDeque<(Place, usize)>,
     /// Results since spans without records were looked for.
     since_swept: usize,
-}
-
-/// The records of a key in its window, as two stacks: the older ones merged with all behind them, the newer ones as they came
-/// and merged as a whole. Each record is merged twice and each window is one merge, for any aggregate.
-#[derive(Debug)]
-struct KeySpan {
-    /// The oldest last.
-    older: Vec<(EventTime, RowBuf)>,
-    newer: Vec<(EventTime, RowBuf)>,
-    all_newer: RowBuf,
+    /// The window that was asked for last.
+    window: RowBuf,
 }
 
 impl ShardMachine {
@@ -119,12 +109,12 @@ impl ShardMachine {
             if self.is_full() {
                 break false;
             }
-            let Some((place, key)) = sliding.group.pop_front() else { break true };
-            let row = sliding.window(&key, place.time);
-            let values = row.map(|row| self.state.layout.results(row.row())).unwrap_or_default();
+            let Some((place, span)) = sliding.group.pop_front() else { break true };
+            let Some((key, row)) = sliding.window(span, place.time) else { break true };
+            let values = self.state.layout.results(row);
             self.out.bytes += key.len() + ENTRY_OVERHEAD + 24 * values.len();
             self.out.results.push(ResultRow {
-                key: key.into(),
+                key: key.to_vec(),
                 start: place.time.minus(size),
                 end: place.time,
                 pane: Pane::Final,
@@ -146,22 +136,22 @@ impl ShardMachine {
         let in_memory = self.state.buffer.behind(after).next().map(|(place, _)| place.time);
         let first = [in_run, in_memory].into_iter().flatten().min();
         let Some(time) = first.filter(|time| Some(*time) < self.state.watermark) else { return Ok(false) };
-        let mut group: Vec<(Place, Buffered)> = self
-            .state
-            .buffer
-            .behind(after)
-            .take_while(|(place, _)| place.time == time)
-            .map(|(place, record)| (place, record.clone()))
-            .collect();
-        while in_run.is_some() && self.first_in_runs(after)?.is_some_and(|place| place.time == time) {
+        let in_memory = self.state.buffer.behind(after).take_while(|(place, _)| place.time == time);
+        if in_run != Some(time) {
+            for (place, record) in in_memory {
+                sliding.take_due(place, record).ok_or_else(|| self.state.runs.damaged(time))?;
+            }
+            return Ok(true);
+        }
+        let mut group: Vec<_> = in_memory.map(|(place, record)| (place, record.clone())).collect();
+        while self.first_in_runs(after)?.is_some_and(|place| place.time == time) {
             let walk = self.walk.as_mut().map(|walk| take_record(walk, &self.state.runs, false));
             let Some(record) = walk.transpose()?.flatten() else { break };
             group.push(record);
         }
         group.sort_unstable_by_key(|(place, _)| *place);
-        for (place, record) in group {
-            sliding.take(place, &record).ok_or_else(|| self.state.runs.damaged(place.time))?;
-            sliding.group.push_back((place, record.key));
+        for (place, record) in &group {
+            sliding.take_due(*place, record).ok_or_else(|| self.state.runs.damaged(time))?;
         }
         Ok(true)
     }
@@ -192,82 +182,55 @@ impl ShardMachine {
             let Some((place, record)) = next.filter(|(place, _)| is_taken(*place)) else {
                 return Ok(sliding);
             };
-            sliding.take(place, &record).ok_or_else(|| self.state.runs.damaged(place.time))?;
-            if last.is_some_and(|last| place > last) {
-                sliding.group.push_back((place, record.key));
-            }
+            let is_due = last.is_some_and(|last| place > last);
+            let taken = if is_due {
+                sliding.take_due(place, &record)
+            } else {
+                sliding.take(place, &record).map(drop)
+            };
+            taken.ok_or_else(|| self.state.runs.damaged(place.time))?;
         }
     }
 }
 
 impl Sliding {
     fn new(size: Span, layout: Arc<Layout>) -> Self {
-        let (spans, group) = (HashMap::new(), VecDeque::new());
-        Self { size, layout, spans, taken: None, group, since_swept: 0 }
+        let window = RowBuf::new(&layout);
+        let (spans, group) = (Spans::default(), VecDeque::new());
+        Self { size, layout, spans, taken: None, group, since_swept: 0, window }
     }
 
-    /// Takes the next record into the span of its key.
-    fn take(&mut self, place: Place, record: &Buffered) -> Option<()> {
+    /// Takes the next record into the span of its key, and gives the place of that.
+    fn take(&mut self, place: Place, record: &Buffered) -> Option<usize> {
         let Kept::Row(bytes) = &record.kept else { return None };
-        let mut row = RowBuf::new(&self.layout);
-        self.layout.decode(bytes, &mut row.row_mut())?;
-        if !self.spans.contains_key(&record.key) {
-            self.spans.insert(record.key.clone(), KeySpan::new(&self.layout));
-        }
-        let span = self.spans.get_mut(&record.key)?;
-        self.layout.merge(&mut span.all_newer.row_mut(), row.row());
-        span.newer.push((place.time, row));
+        let at = self.spans.of_key(&record.key, &self.layout);
+        self.spans.at_mut(at)?.push(place.time, bytes, &self.layout)?;
         self.taken = Some(place);
+        Some(at)
+    }
+
+    /// Takes the next record, which is to have a result.
+    fn take_due(&mut self, place: Place, record: &Buffered) -> Option<()> {
+        let span = self.take(place, record)?;
+        self.group.push_back((place, span));
         Some(())
     }
 
-    /// The window of `key` that ends with `end`, which is that of its newest record.
-    fn window(&mut self, key: &[u8], end: EventTime) -> Option<RowBuf> {
+    /// Key and window of the span at a place: the window that ends with `end`, which is that of its newest record.
+    fn window(&mut self, at: usize, end: EventTime) -> Option<(&[u8], Row<'_>)> {
         self.since_swept += 1;
         let from = spanned_from(end, self.size);
-        let span = self.spans.get_mut(key)?;
+        let span = self.spans.at_mut(at)?;
         span.drop_before(from, &self.layout);
-        let mut window = span.all_newer.clone();
-        if let Some((_, older)) = span.older.last() {
-            self.layout.merge(&mut window.row_mut(), older.row());
-        }
-        Some(window)
+        span.merge_into(&mut self.window, &self.layout);
+        Some((span.key(), self.window.row()))
     }
 
     /// Forgets keys whose records are all too old for any window to come; at most one look at a key for each result.
     fn sweep(&mut self) {
         let Some(taken) = self.taken.filter(|_| self.since_swept > self.spans.len()) else { return };
         self.since_swept = 0;
-        let from = spanned_from(taken.time, self.size);
-        self.spans.retain(|_, span| span.newest() >= Some(from));
-    }
-}
-
-impl KeySpan {
-    fn new(layout: &Layout) -> Self {
-        Self { older: Vec::new(), newer: Vec::new(), all_newer: RowBuf::new(layout) }
-    }
-
-    fn newest(&self) -> Option<EventTime> {
-        let older = self.older.first().map(|(time, _)| *time);
-        self.newer.last().map(|(time, _)| *time).max(older)
-    }
-
-    fn drop_before(&mut self, from: EventTime, layout: &Layout) {
-        loop {
-            while self.older.pop_if(|(time, _)| *time < from).is_some() {}
-            let stale = self.newer.first().is_some_and(|(time, _)| *time < from);
-            if !self.older.is_empty() || !stale {
-                return;
-            }
-            self.all_newer.clear();
-            for (time, mut row) in std::mem::take(&mut self.newer).into_iter().rev() {
-                if let Some((_, behind)) = self.older.last() {
-                    layout.merge(&mut row.row_mut(), behind.row());
-                }
-                self.older.push((time, row));
-            }
-        }
+        self.spans.drop_before(spanned_from(taken.time, self.size));
     }
 }
 

@@ -548,7 +548,7 @@ fn names_that_cannot_be() {
     replaced(
         "name: n,",
         "name: pane,",
-        "job.yaml:10:13: aggregates[0].name: every result already has a field `pane`; choose another name",
+        "job.yaml:10:13: aggregates[0].name: results already have a field `pane`; choose another name",
     );
     replaced(
         "name: n,",
