@@ -20,6 +20,7 @@ pub mod ordered;
 pub mod pacing;
 pub mod record;
 pub mod replay;
+pub mod replay_request;
 pub mod runs;
 pub mod sessions;
 pub mod shard;
