@@ -19,6 +19,9 @@ use tidegate_core::job::JobSpec;
 use tidegate_core::time::Span;
 
 const REPLAY_TTL: Span = Span(2 * 3_600_000);
+const REPLAY_EVERY: Span = Span(5 * 60_000);
+/// Each look that finds something is a record in the control topic.
+const REPLAY_EVERY_LEAST: Span = Span(1_000);
 const SHARDS: u32 = 16;
 const MAX_SHARDS: u32 = 4096;
 const MEMORY: u64 = 512 << 20;
@@ -40,7 +43,7 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
     checker.names("sink.topic", &file.sink.topic, names::topic);
     checker.names("dead_letter.topic", &file.dead_letter.topic, names::topic);
     checker.distinct_topics(file);
-    let replay_ttl = checker.replay(file);
+    let (replay_ttl, replay_every) = checker.replay(file);
     let absent = StateSection::default();
     let (shards, state) = checker.state(file.state.as_ref().unwrap_or(&absent));
 
@@ -60,7 +63,11 @@ pub(crate) fn check(file: &JobFile, root: &Node, problems: &mut Vec<Problem>) ->
         max_drift: max_drift?,
         early: early?,
         sink: Sink { topic: file.sink.topic.clone() },
-        dead_letter: DeadLetter { topic: file.dead_letter.topic.clone(), replay_ttl: replay_ttl? },
+        dead_letter: DeadLetter {
+            topic: file.dead_letter.topic.clone(),
+            replay_ttl: replay_ttl?,
+            replay_every: replay_every?,
+        },
         state: state?,
     })
 }
@@ -149,25 +156,37 @@ impl Checker<'_> {
         }
     }
 
-    /// `Some(None)`: no replay asked for.
-    fn replay(&mut self, file: &JobFile) -> Option<Option<Span>> {
+    /// TTL, and interval of the automatic mode.
+    fn replay(&mut self, file: &JobFile) -> (Option<Option<Span>>, Option<Option<Span>>) {
         let Some(replay) = &file.dead_letter.replay else {
-            return Some(None);
+            return (Some(None), Some(None));
         };
-        match (replay.mode, &replay.every) {
-            (Some(ReplayMode::Auto), _) => {
-                self.unsupported("dead_letter.replay.mode", "automatic replay", "use `manual`");
+        let every = match (replay.mode, &replay.every) {
+            (Some(ReplayMode::Auto), None) => Some(Some(REPLAY_EVERY)),
+            (Some(ReplayMode::Auto), Some(text)) => {
+                let every = self.duration("dead_letter.replay.every", Some(text), REPLAY_EVERY);
+                if every.is_some_and(|every| every < REPLAY_EVERY_LEAST) {
+                    let least = duration_text(REPLAY_EVERY_LEAST);
+                    self.refuse(
+                        "dead_letter.replay.every",
+                        "is too short",
+                        format!("use at least `{least}`"),
+                    );
+                }
+                every.map(Some)
             }
             (None | Some(ReplayMode::Manual), Some(_)) => {
-                let fix = "remove `every`";
+                let fix = "remove `every`, or write `mode: auto`";
                 self.refuse("dead_letter.replay.every", "a manual replay has no interval", fix);
+                None
             }
-            (None | Some(ReplayMode::Manual), None) => {}
-        }
-        match &replay.ttl {
+            (None | Some(ReplayMode::Manual), None) => Some(None),
+        };
+        let ttl = match &replay.ttl {
             None => Some(Some(REPLAY_TTL)),
             Some(text) => self.above_zero("dead_letter.replay.ttl", text).map(Some),
-        }
+        };
+        (ttl, every)
     }
 
     fn state(&mut self, section: &StateSection) -> (Option<u32>, Option<State>) {

@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::{check, decode, node};
 use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
@@ -444,18 +444,17 @@ pub(crate) struct ReplaySection {
     pub(crate) ttl: Option<DurationText>,
     /// Who starts a replay. Default `manual`.
     pub(crate) mode: Option<ReplayMode>,
-    #[schemars(skip)]
-    pub(crate) every: Option<IgnoredAny>,
+    /// How often the job replays by itself what has come since; only with `mode: auto`, default `5m`.
+    pub(crate) every: Option<DurationText>,
 }
 
 /// Who starts a replay.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ReplayMode {
-    /// A person.
+    /// A person, by `tidegate replay`.
     Manual,
-    /// Not supported yet.
-    #[schemars(skip)]
+    /// The job too: records that came too late, every so often.
     Auto,
 }
 

@@ -196,6 +196,8 @@ pub struct DeadLetter {
     pub topic: String,
     /// How long a dead letter may be replayed; `None`: the job asks for no replay.
     pub replay_ttl: Option<Span>,
+    /// How often the job replays by itself; `None`: only when it is asked to.
+    pub replay_every: Option<Span>,
 }
 
 /// The state of a worker.

@@ -102,7 +102,11 @@ fn the_clicks_job_has_every_value_of_its_file() {
         max_drift: Some(Span(300_000)),
         early: None,
         sink: Sink { topic: "clicks-per-user".to_owned() },
-        dead_letter: DeadLetter { topic: "clicks-dead".to_owned(), replay_ttl: Some(Span(7_200_000)) },
+        dead_letter: DeadLetter {
+            topic: "clicks-dead".to_owned(),
+            replay_ttl: Some(Span(7_200_000)),
+            replay_every: None,
+        },
         state: State { memory: 512 << 20, commit_interval: Span(100) },
     };
     assert_eq!(job(CLICKS), expected);
@@ -172,6 +176,18 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(job.max_drift, None);
     assert_eq!((job.dead_letter.replay_ttl, job.core.replay_ttl), (None, Span::ZERO));
     assert_eq!(job.state, State { memory: 512 << 20, commit_interval: Span(100) });
+}
+
+#[test]
+fn an_automatic_replay_has_an_interval() {
+    let every = |replay: &str| {
+        let section = format!("{{ topic: dead, replay: {replay} }}");
+        job(&least_with("{ topic: dead }", &section)).dead_letter
+    };
+    assert_eq!(every("{ mode: auto }").replay_every, Some(Span(300_000)));
+    let given = every("{ mode: auto, every: 30s, ttl: 1h }");
+    assert_eq!((given.replay_every, given.replay_ttl), (Some(Span(30_000)), Some(Span(3_600_000))));
+    assert_eq!(every("{ mode: manual }").replay_every, None);
 }
 
 #[test]

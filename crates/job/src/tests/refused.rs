@@ -312,10 +312,14 @@ fn what_is_not_supported_yet() {
         "fn: wasm",
         "job.yaml:10:20: aggregates[0].fn: not supported yet: the aggregate `wasm` at line 10; use one of those in docs/job.md",
     );
+}
+
+#[test]
+fn an_automatic_replay_that_would_read_all_the_time() {
     replaced(
         "{ topic: dead }",
-        "{ topic: dead, replay: { mode: auto, every: 10m } }",
-        "job.yaml:12:45: dead_letter.replay.mode: not supported yet: automatic replay at line 12; use `manual`",
+        "{ topic: dead, replay: { mode: auto, every: 10ms } }",
+        "job.yaml:12:58: dead_letter.replay.every: is too short; use at least `1s`",
     );
 }
 
@@ -490,7 +494,7 @@ fn contradictions() {
     replaced(
         "{ topic: dead }",
         "{ topic: dead, replay: { every: 10m } }",
-        "job.yaml:12:46: dead_letter.replay.every: a manual replay has no interval; remove `every`",
+        "job.yaml:12:46: dead_letter.replay.every: a manual replay has no interval; remove `every`, or write `mode: auto`",
     );
     replaced(
         "key: record_key",
