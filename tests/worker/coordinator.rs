@@ -136,6 +136,17 @@ impl Coordinator for Service {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::JobStatus>, Status> {
         Err(Status::unimplemented("no status here"))
     }
+
+    async fn replay(&self, _: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayTicket>, Status> {
+        Err(Status::unimplemented("no replays here"))
+    }
+
+    async fn cancel_replay(
+        &self,
+        _: Request<v1::CancelReplayRequest>,
+    ) -> Result<Response<v1::ReplayTicket>, Status> {
+        Err(Status::unimplemented("no replays here"))
+    }
 }
 
 /// The totals of a worker, once `enough` says so.

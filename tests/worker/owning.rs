@@ -68,9 +68,9 @@ pub async fn a_late_record_is_a_whole_dead_letter(mut rig: Rig) -> Result<()> {
     ingest.feed(&mut session, 30, &[(25, "a", 1)]).await?;
     ingest.feed(&mut session, 30, &[(12, "late", 1), (31, "a", 1)]).await?;
     ingest.durable(0, 3).await?;
-    let topic = &rig.job.source.topic;
+    let (job, topic) = (&rig.job.name, &rig.job.source.topic);
     let expected = format!(
-        "origin=test tidegate-reason=late tidegate-topic={topic} tidegate-partition=0 tidegate-offset=1 \
+        "origin=test tidegate-reason=late tidegate-job={job} tidegate-topic={topic} tidegate-partition=0 tidegate-offset=1 \
          tidegate-event-time=12 tidegate-watermark=30 tidegate-window-start=10 tidegate-window-end=20"
     );
     let letters = rig.dead_letters(0).await?;

@@ -16,6 +16,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tidegate_core::time::Tick;
 use tidegate_kafka::Admin;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::clock::Clock;
@@ -28,12 +29,16 @@ use crate::error::{Error, Result};
 use crate::fence::Fences;
 use crate::leader::{Reign, approach, lead};
 use crate::owner::{Owner, Parts};
+use crate::replay_desk::ReplayDesk;
+use crate::scribe::{Errand, Scribe};
 use crate::seat::{Desk, Sign};
 use crate::status::job_facts;
 use crate::watch::Watch;
 
 /// Events that may wait for the owner.
 const WAITING: usize = 4096;
+/// What may wait to be written or looked up.
+const ERRANDS: usize = 64;
 /// How long to wait for an answer of the cluster before it is called out of reach.
 const REACH: Duration = Duration::from_secs(3);
 /// How soon, and how late, one that was deposed stands again.
@@ -83,6 +88,9 @@ impl Candidate {
             candidacy.leave().await;
             match ended {
                 Err(error @ Error::Deposed { .. }) => tracing::warn!(%error, "this coordinator stands by"),
+                Err(error @ Error::Undecided { .. }) => {
+                    tracing::warn!(%error, "this coordinator stands again")
+                }
                 ended => return ended,
             }
             tokio::select! {
@@ -132,21 +140,32 @@ impl Candidate {
     async fn reign(&self, shutdown: &Shutdown) -> Result<()> {
         let Config { kafka, job, durability, instance, .. } = &self.config;
         let instance = instance.as_deref();
-        let reign = self.when_reachable(|| lead(&self.admin, kafka, job, *durability, instance)).await?;
+        let (reign, pen) =
+            self.when_reachable(|| lead(&self.admin, kafka, job, *durability, instance)).await?;
         let (sender, events) = mpsc::channel(WAITING);
+        let (errands, errands_taken) = mpsc::channel(ERRANDS);
+        let scribe = Scribe {
+            pen,
+            admin: self.admin.clone(),
+            dead_letters: job.dead_letter.topic.clone(),
+            errands: errands_taken,
+            events: sender.clone(),
+        };
         let desk =
             Desk { fingerprint: job.fingerprint(), shards: reign.record.shards, events: sender.clone() };
-        let (watch, owner) = self.parts(reign, sender, events);
+        let (watch, owner) = self.parts(reign, errands, sender, events);
         self.sign.leads(desk).await;
         tokio::select! {
             ended = owner.run(shutdown.clone()) => ended,
             error = watch.run() => Err(error),
+            error = scribe.run() => Err(error),
         }
     }
 
     fn parts(
         &self,
-        reign: Reign,
+        mut reign: Reign,
+        errands: mpsc::Sender<Errand>,
         sender: mpsc::Sender<crate::event::Event>,
         events: mpsc::Receiver<crate::event::Event>,
     ) -> (Watch, Owner) {
@@ -161,13 +180,17 @@ impl Candidate {
             events: sender.clone(),
             metrics: metrics.clone(),
         };
+        let clock = Clock::start();
+        let now = Tick(clock.tick());
+        let records = std::mem::take(&mut reign.replays);
         let owner = Owner::new(Parts {
+            replays: ReplayDesk::new(job, records, errands, metrics.clone(), now),
             name: job.name.clone(),
             facts: job_facts(job),
             watermarks: self.config.watermarks(),
             assignment: self.config.assignment(),
             fences: Fences::new(kafka.clone(), job, metrics.clone()),
-            clock: Clock::start(),
+            clock,
             metrics,
             sender,
             events,

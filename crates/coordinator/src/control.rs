@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `leader` | [`LeaderRecord`]; its offset is the term of the coordinator that wrote it |
 //! | `job` | [`JobRecord`] |
+//! | `replay/<number>` | [`ReplayRecord`]; without a value once it is forgotten |
 //!
 //! It is written only under the transactional id `<job>-control`, so that of two coordinators the earlier is fenced.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::job_record::JobRecord;
+use crate::replay_record::ReplayRecord;
 
 /// The key of the job record.
 pub(crate) const JOB_KEY: &str = "job";
@@ -56,6 +59,7 @@ impl LeaderRecord {
 pub(crate) struct Control {
     pub(crate) leader: Option<(Term, LeaderRecord)>,
     pub(crate) job: Option<JobRecord>,
+    pub(crate) replays: BTreeMap<u64, ReplayRecord>,
 }
 
 impl Control {
@@ -74,8 +78,17 @@ impl Control {
     fn take(&mut self, topic: &str, entry: &Entry<'_>) -> Result<()> {
         let unreadable =
             |key, reason| Error::Record { topic: topic.to_owned(), offset: entry.offset.0, key, reason };
+        let Some(key) = entry.key else { return Ok(()) };
+        if let Some(number) = ReplayRecord::number_of(key) {
+            match entry.value.map(ReplayRecord::decode).transpose() {
+                Ok(Some(record)) => self.replays.insert(number, record),
+                Ok(None) => self.replays.remove(&number),
+                Err(reason) => return Err(unreadable("replay", reason)),
+            };
+            return Ok(());
+        }
         // Other keys belong to other readers of the topic.
-        let (Some(key), Some(value)) = (entry.key, entry.value) else { return Ok(()) };
+        let Some(value) = entry.value else { return Ok(()) };
         if key == LEADER_KEY.as_bytes() {
             let record =
                 serde_json::from_slice(value).map_err(|error| unreadable(LEADER_KEY, error.to_string()))?;
@@ -103,7 +116,7 @@ mod tests {
         control.take("c", &entry(3, LEADER_KEY, &serde_json::to_vec(&first).unwrap())).unwrap();
         control.take("c", &entry(4, "request", b"?")).unwrap();
         control.take("c", &entry(9, LEADER_KEY, &serde_json::to_vec(&last).unwrap())).unwrap();
-        assert_eq!(control, Control { leader: Some((Term(9), last)), job: None });
+        assert_eq!(control, Control { leader: Some((Term(9), last)), ..Control::default() });
         assert_ne!(first, control.leader.unwrap().1);
     }
 
@@ -113,6 +126,31 @@ mod tests {
         assert!(named.is_of(Some("a")) && !named.is_of(Some("b")) && !named.is_of(None));
         let earlier: LeaderRecord = serde_json::from_str(r#"{"version":1,"leader":"x"}"#).unwrap();
         assert!(!earlier.is_of(None), "two without a name are not the same");
+    }
+
+    #[test]
+    fn the_last_record_of_a_replay_counts_and_one_without_a_value_is_forgotten() {
+        let mut control = Control::default();
+        let record = |number| ReplayRecord {
+            number,
+            token: 1,
+            automatic: false,
+            dry_run: false,
+            filter: tidegate_core::replay_request::ReplayFilter::default(),
+            ranges: Vec::new(),
+            topics: Vec::new(),
+            topic: 0,
+            requested: 5,
+            end: None,
+        };
+        for number in [1, 2] {
+            let json = record(number).encode().unwrap();
+            control.take("c", &entry(number, &ReplayRecord::key(number), &json)).unwrap();
+        }
+        let key = ReplayRecord::key(1);
+        let forgotten = Entry { value: None, ..entry(9, &key, b"") };
+        control.take("c", &forgotten).unwrap();
+        assert_eq!(control.replays, BTreeMap::from([(2, record(2))]));
     }
 
     #[test]

@@ -6,10 +6,14 @@ use tidegate_core::announcement::{Announcement, AssignmentId, Report};
 use tidegate_core::assignment::{Registration, StreamId, WorkerId};
 use tidegate_core::coordinator::ReaderId;
 use tidegate_core::time::{EventTime, Shard, Watermark};
+use tidegate_kafka::PartitionEnds;
 use tidegate_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 use tonic::Status;
+
+use crate::replay_record::DeadLetterTopic;
+use crate::replays::{Progress, Request};
 
 /// Something that the owner has to know or to answer.
 #[derive(Debug)]
@@ -24,6 +28,45 @@ pub(crate) enum Event {
     Partitions(u32),
     /// What does the job look like?
     Status(oneshot::Sender<v1::JobStatus>),
+    /// Something about replays.
+    Replay(ReplayEvent),
+}
+
+/// How a question about a replay is answered.
+pub(crate) type TicketReply = oneshot::Sender<Result<v1::ReplayTicket, Status>>;
+
+/// Something about replays.
+#[derive(Debug)]
+pub(crate) enum ReplayEvent {
+    /// One is asked for, of the job of this name.
+    Asked {
+        /// The job's name.
+        job: String,
+        /// What.
+        request: Request,
+        /// Answered once it is in the log.
+        reply: TicketReply,
+    },
+    /// One is taken back.
+    Cancelled {
+        /// The job's name.
+        job: String,
+        /// Which.
+        number: u64,
+        /// Answered once that is in the log.
+        reply: TicketReply,
+    },
+    /// Where the dead-letter topic ends, looked up for a request.
+    Looked(Look, Result<(DeadLetterTopic, Vec<PartitionEnds>), String>),
+    /// The records of these numbers are in the log.
+    Written(Vec<u64>),
+}
+
+/// A request whose ranges are looked up; one of the coordinator itself waits for no answer.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) request: Request,
+    pub(crate) reply: Option<TicketReply>,
 }
 
 /// From an ingest's stream.
@@ -45,6 +88,8 @@ pub(crate) enum IngestEvent {
     },
     /// Its totals.
     Stats(v1::IngestStats),
+    /// How far it is with the replay that it was ordered to do.
+    Replay(Progress),
     /// The stream ended, or said something that cannot be read.
     Gone(Option<Status>),
 }

@@ -26,6 +26,8 @@ use tidegate_kafka::{
 use crate::control::{Control, JOB_KEY, LEADER_KEY, LeaderRecord, PARTITION};
 use crate::error::{Error, Result};
 use crate::job_record::JobRecord;
+use crate::replay_record::ReplayRecord;
+use crate::replays::Writes;
 use crate::topics::{Durability, PATIENCE, Topics, blocking};
 
 /// A chunk of a genesis block fits every topic's default `max.message.bytes`.
@@ -42,6 +44,8 @@ pub(crate) struct Reign {
     pub(crate) record: JobRecord,
     /// Partitions of the source topic.
     pub(crate) partitions: u32,
+    /// The replays that were asked for.
+    pub(crate) replays: Vec<ReplayRecord>,
 }
 
 /// What is there before a job is led.
@@ -68,7 +72,7 @@ pub(crate) async fn approach(
         None => Some(Control::default()),
     };
     let is_new = seen.as_ref().is_some_and(|control| control.job.is_none());
-    let Control { leader, job: known } = seen.unwrap_or_default();
+    let Control { leader, job: known, .. } = seen.unwrap_or_default();
     let source = match &known {
         Some(record) => {
             record.continued_by(job)?;
@@ -82,14 +86,14 @@ pub(crate) async fn approach(
     Ok(Approach { source, leader: leader.map(|(_, record)| record), is_new })
 }
 
-/// Comes to lead `job`.
+/// Comes to lead `job`; what is written as its leader is written with the pen.
 pub(crate) async fn lead(
     admin: &Admin,
     kafka: &KafkaConfig,
     job: &Job,
     durability: Durability,
     instance: Option<&str>,
-) -> Result<Reign> {
+) -> Result<(Reign, Pen)> {
     let Approach { source, is_new, .. } = approach(admin, kafka, job, durability).await?;
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
@@ -99,7 +103,8 @@ pub(crate) async fn lead(
     // none can have been lost.
     let changelog = async { if is_new { topics.changelog().await } else { Ok(()) } };
     let taking = blocking("lead", move || desk.take());
-    let ((desk, term, found), (), ()) = tokio::try_join!(taking, changelog, topics.outputs())?;
+    let (taken, (), ()) = tokio::try_join!(taking, changelog, topics.outputs())?;
+    let (mut pen, Taken { term, job: found, replays }) = taken;
     let record = match found {
         Some(record) => {
             let continued = record.continued_by(job)?;
@@ -109,8 +114,8 @@ pub(crate) async fn lead(
             match continued {
                 None => record,
                 Some(grown) => {
-                    let written = [job_output(job, &grown)?];
-                    blocking("write the job record", move || desk.write_job(&written)).await?;
+                    let written = vec![job_output(job, &grown)?];
+                    pen = write_job(pen, written).await?;
                     let (before, aggregates) = (&grown.generations, job.core.aggregates.len());
                     tracing::info!(?before, aggregates, "the job goes on with added aggregates");
                     grown
@@ -121,12 +126,12 @@ pub(crate) async fn lead(
             topics.empty_changelog().await?;
             let record = JobRecord::draw(job, &source, topics.starts().await?);
             let records = founding(job, &record)?;
-            blocking("found the job", move || desk.write_job(&records)).await?;
+            pen = write_job(pen, records).await?;
             tracing::info!(job = record.uuid(), term = term.0, "leading a new job");
             record
         }
     };
-    Ok(Reign { term, record, partitions: source.partitions })
+    Ok((Reign { term, record, partitions: source.partitions, replays }, pen))
 }
 
 /// What the control topic says, if it can be seen without fencing anybody.
@@ -154,6 +159,15 @@ fn founding(job: &Job, record: &JobRecord) -> Result<Vec<OutputRecord>> {
     Ok(records)
 }
 
+/// Writes the job record, with the genesis blocks where the job is new.
+async fn write_job(mut pen: Pen, records: Vec<OutputRecord>) -> Result<Pen> {
+    blocking("write the job record", move || {
+        pen.commit("job record", &records)?;
+        Ok(pen)
+    })
+    .await
+}
+
 fn job_output(job: &Job, record: &JobRecord) -> Result<OutputRecord> {
     let json =
         record.encode().map_err(|error| Error::Refused { what: "job record", reason: error.to_string() })?;
@@ -179,44 +193,68 @@ struct Desk {
     leader: LeaderRecord,
 }
 
-/// The desk of the one who sits at it: its producer is the last to have been initialised.
-struct TakenDesk {
-    desk: Desk,
-    producer: TransactionalProducer,
+/// What there was at the desk when it was taken.
+struct Taken {
+    term: Term,
+    job: Option<JobRecord>,
+    replays: Vec<ReplayRecord>,
 }
 
 impl Desk {
     /// Fences whoever led, writes the leader record, and reads what is there. Blocks.
-    fn take(self) -> Result<(TakenDesk, Term, Option<JobRecord>)> {
+    fn take(self) -> Result<(Pen, Taken)> {
         let options = TransactionOptions::default();
         let mut producer = TransactionalProducer::open(&self.kafka, &self.topic, options)?;
         producer.init(INIT_PATIENCE)?;
-        let mut taken = TakenDesk { desk: self, producer };
-        let json = serde_json::to_vec(&taken.desk.leader)
+        let Self { kafka, job, topic, leader } = self;
+        let mut pen = Pen { job, topic, producer };
+        let json = serde_json::to_vec(&leader)
             .map_err(|error| Error::Refused { what: "leader record", reason: error.to_string() })?;
-        taken.commit("leader record", &[output(&taken.desk.topic, PARTITION, Some(LEADER_KEY), json)])?;
-        let control = Control::read(&taken.desk.kafka, &taken.desk.topic, PATIENCE)?;
+        pen.commit("leader record", &[output(&pen.topic, PARTITION, Some(LEADER_KEY), json)])?;
+        let control = Control::read(&kafka, &pen.topic, PATIENCE)?;
         match control.leader {
-            Some((term, last)) if last == taken.desk.leader => Ok((taken, term, control.job)),
-            last => Err(Error::Deposed { job: taken.desk.job, by: last.map(|(term, _)| term) }),
+            Some((term, last)) if last == leader => {
+                let replays = control.replays.into_values().collect();
+                Ok((pen, Taken { term, job: control.job, replays }))
+            }
+            last => Err(Error::Deposed { job: pen.job, by: last.map(|(term, _)| term) }),
         }
     }
 }
 
-impl TakenDesk {
-    /// Writes the job record, with the genesis blocks where the job is new. Blocks.
-    fn write_job(mut self, records: &[OutputRecord]) -> Result<()> {
-        self.commit("job record", records)
+/// What the one who leads writes with: its producer is the last to have been initialised.
+pub(crate) struct Pen {
+    job: String,
+    topic: String,
+    producer: TransactionalProducer,
+}
+
+impl Pen {
+    /// Writes records of replays. Blocks.
+    pub(crate) fn write(&mut self, writes: &Writes) -> Result<()> {
+        let refused = |error: serde_json::Error| Error::Refused { what: WHAT, reason: error.to_string() };
+        let record = |(number, record): &(u64, Option<ReplayRecord>)| {
+            let value = record.as_ref().map(ReplayRecord::encode).transpose().map_err(refused)?;
+            Ok(OutputRecord {
+                key: Some(ReplayRecord::key(*number).into()),
+                value: value.map(Bytes::from),
+                ..output(&self.topic, PARTITION, None, Vec::new())
+            })
+        };
+        let records = writes.iter().map(record).collect::<Result<Vec<_>>>()?;
+        self.commit(WHAT, &records)
     }
 
     fn commit(&mut self, what: &'static str, records: &[OutputRecord]) -> Result<()> {
         match self.producer.commit(records) {
             Outcome::Committed { .. } => Ok(()),
             Outcome::RecordRefused { reason, .. } => Err(Error::Refused { what, reason }),
-            Outcome::Fenced => Err(Error::Deposed { job: self.desk.job.clone(), by: None }),
+            Outcome::Fenced => Err(Error::Deposed { job: self.job.clone(), by: None }),
             Outcome::Aborted { reason } | Outcome::Unknown { reason } => {
-                Err(Error::Undecided { topic: self.desk.topic.clone(), what, reason })
+                Err(Error::Undecided { topic: self.topic.clone(), what, reason })
             }
         }
     }
 }
+
+const WHAT: &str = "record of a replay";

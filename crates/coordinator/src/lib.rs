@@ -3,8 +3,8 @@
 //!
 //! Of several for a job one leads and the others stand by (`election`, `candidate`).
 //!
-//! Its state is soft, but for the job record and its term, which lie in the control topic ([`job_record`], `control`,
-//! `leader`). The machines are those of `tidegate_core::{coordinator, assignment}`; [`service`] is the shell around them.
+//! Its state is soft, but for the job record, its term and the replays that were asked for, which lie in the control topic
+//! ([`job_record`], [`replay_record`], `control`, `leader`). The machines are those of `tidegate_core::{coordinator, assignment}`; [`service`] is the shell around them.
 
 mod candidate;
 pub mod config;
@@ -18,6 +18,10 @@ mod leader;
 mod metrics;
 mod owner;
 pub mod program;
+mod replay_desk;
+pub mod replay_record;
+mod replays;
+mod scribe;
 mod seat;
 pub mod service;
 mod status;

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tidegate_core::coordinator::PartitionStatus;
 use tidegate_core::time::Watermark;
 
+use crate::replays::STATES as REPLAY_STATES;
 use crate::status::{PARTITION_STATES, WORKER_STATES, partition_state};
 
 /// Every reason for which a report is ignored.
@@ -63,6 +64,8 @@ pub(crate) struct Metrics {
     pub(crate) failed_fences: Counter,
     pub(crate) closed_streams: Counter,
     pub(crate) source_errors: Counter,
+    replays: Family<State, Gauge>,
+    pub(crate) replays_done: Counter,
 }
 
 impl Metrics {
@@ -105,6 +108,16 @@ impl Metrics {
             "Refreshes that found the source topic deleted, created anew or out of reach",
             self.source_errors.clone(),
         );
+        registry.register(
+            "replays",
+            "Replays of dead letters by state, those that have ended as far as they are remembered",
+            self.replays.clone(),
+        );
+        registry.register(
+            "replays_done",
+            "Replays of dead letters that were done",
+            self.replays_done.clone(),
+        );
     }
 
     pub(crate) fn watermark(&self, watermark: Watermark) {
@@ -121,6 +134,7 @@ impl Metrics {
         self.partition_holds.clear();
         self.partitions(&[]);
         self.worker_states(std::iter::empty());
+        self.replay_states(std::iter::empty());
         self.ingests.set(0);
         self.unowned_shards.set(0);
     }
@@ -143,6 +157,10 @@ impl Metrics {
 
     pub(crate) fn worker_states<'a>(&self, states: impl Iterator<Item = &'a str> + Clone) {
         count(&self.workers, WORKER_STATES, states);
+    }
+
+    pub(crate) fn replay_states<'a>(&self, states: impl Iterator<Item = &'a str> + Clone) {
+        count(&self.replays, REPLAY_STATES, states);
     }
 }
 

@@ -29,6 +29,7 @@ use crate::event::{Event, IngestEvent, Link, OwnedShard, WorkerEvent};
 use crate::fence::{Fences, Waiting};
 use crate::leader::Reign;
 use crate::metrics::Metrics;
+use crate::replay_desk::ReplayDesk;
 use crate::status::{Totals, job_status, owners, worker_state};
 
 /// How often the machines look at the time: as often as `on_quiet: advance` wants.
@@ -46,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) watermarks: WatermarkConfig,
     pub(crate) assignment: AssignmentConfig,
     pub(crate) fences: Fences,
+    pub(crate) replays: ReplayDesk,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     /// To be given to the fences.
@@ -152,6 +154,12 @@ impl Owner {
                 // Whoever asked may be gone.
                 let _ = reply.send(self.status());
             }
+            Event::Replay(event) => {
+                let at = self.parts.clock.now_millis();
+                if let Some((reader, message)) = self.parts.replays.handle(event, at) {
+                    self.direct_ingest(reader, message);
+                }
+            }
         }
     }
 
@@ -173,6 +181,9 @@ impl Owner {
         }
         if let Some(announcement) = self.watermarks.announce(now) {
             self.announce(&announcement);
+        }
+        if let Some((reader, message)) = self.parts.replays.step(now, self.ingests.keys().copied()) {
+            self.direct_ingest(reader, message);
         }
         let owners = self.assignment.owners();
         if owners.version != self.announced_owners {
@@ -210,7 +221,11 @@ impl Owner {
                     self.totals.insert(ingest.ingest, stats);
                 }
             }
+            IngestEvent::Replay(progress) => {
+                self.parts.replays.progress(reader, progress, self.parts.clock.now_millis());
+            }
             IngestEvent::Gone(refused) => {
+                self.parts.replays.gone(reader);
                 if let Some(ingest) = self.ingests.remove(&reader) {
                     tracing::warn!(
                         ingest = ingest.ingest,
@@ -435,6 +450,7 @@ impl Owner {
             );
             self.ingests.remove(&reader);
             self.watermarks.reader_gone(reader);
+            self.parts.replays.gone(reader);
         }
     }
 
@@ -462,6 +478,7 @@ impl Owner {
         metrics.partitions(&self.watermarks.explain().partitions);
         let workers = self.assignment.workers();
         metrics.worker_states(workers.iter().map(|worker| worker_state(worker.presence)));
+        self.parts.replays.measure();
         let owned = |(_, state): &(Shard, &ShardState)| matches!(state, ShardState::Owned { .. });
         let unowned = self.assignment.shards().filter(|shard| !owned(shard)).count();
         metrics.unowned_shards.set(i64::try_from(unowned).unwrap_or(i64::MAX));
@@ -479,7 +496,7 @@ impl Owner {
             &self.parts.reign.record,
             &self.watermarks,
             &self.assignment,
-            &Totals {
+            Totals {
                 now,
                 clock: self.ingests_clock(now),
                 records_read: sum(|stats| stats.records),
@@ -487,6 +504,7 @@ impl Owner {
                 newest: &self.newest,
                 timestamps: &self.timestamps,
                 workers: &stats,
+                replays: self.parts.replays.status(),
             },
         )
     }

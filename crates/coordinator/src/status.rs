@@ -69,6 +69,7 @@ pub(crate) fn job_facts(job: &Job) -> v1::JobFacts {
             .and_then(|window| window.zone)
             .map(|zone| zone.name().to_owned())
             .unwrap_or_default(),
+        replay_ttl_ms: job.dead_letter.replay_ttl.map(millis),
     }
 }
 
@@ -87,6 +88,7 @@ pub(crate) struct Totals<'a> {
     pub(crate) timestamps: &'a BTreeMap<Partition, v1::TimestampCount>,
     /// The last stats of a worker, by its name.
     pub(crate) workers: &'a dyn Fn(&str) -> Option<v1::WorkerStats>,
+    pub(crate) replays: Vec<v1::ReplayStatus>,
 }
 
 /// The whole picture.
@@ -96,7 +98,7 @@ pub(crate) fn job_status(
     record: &JobRecord,
     watermarks: &WatermarkMachine,
     assignment: &AssignmentMachine,
-    totals: &Totals<'_>,
+    totals: Totals<'_>,
 ) -> v1::JobStatus {
     let explained = watermarks.explain();
     let ago = |tick: Option<Tick>| tick.map(|tick| totals.now.since(tick));
@@ -139,6 +141,7 @@ pub(crate) fn job_status(
         watermark_pace: explained.pace,
         clock_ms: totals.clock.millis(),
         shards: assignment.shards().map(shard_status).collect(),
+        replays: totals.replays,
     }
 }
 

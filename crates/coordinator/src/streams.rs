@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use v1::{ingest_report::Message as FromIngest, worker_report::Message as FromWorker};
 
-use crate::event::{Event, IngestEvent, Link, OwnedShard, WorkerEvent, claims};
+use crate::event::{Event, IngestEvent, Link, OwnedShard, ReplayEvent, TicketReply, WorkerEvent, claims};
+use crate::replays;
 use crate::seat::{Desk, Seat};
 
 /// Directives that may wait for a stream, besides two for each shard: some seconds of announcements.
@@ -46,6 +47,16 @@ impl Streams {
 
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn ticket(
+        &self,
+        event: impl FnOnce(TicketReply) -> ReplayEvent,
+    ) -> Result<Response<v1::ReplayTicket>, Status> {
+        let desk = self.desk()?;
+        let (reply, ticket) = oneshot::channel();
+        desk.tell(Event::Replay(event(reply))).await?;
+        ticket.await.map_err(|_| stopping())?.map(Response::new)
     }
 }
 
@@ -120,6 +131,24 @@ impl v1::coordinator_server::Coordinator for Streams {
         desk.tell(Event::Status(reply)).await?;
         status.await.map(Response::new).map_err(|_| stopping())
     }
+
+    async fn replay(
+        &self,
+        request: Request<v1::ReplayRequest>,
+    ) -> Result<Response<v1::ReplayTicket>, Status> {
+        let v1::ReplayRequest { job, token, filter, dry_run } = request.into_inner();
+        let filter = filter.unwrap_or_default().try_into()?;
+        let request = replays::Request { token, automatic: false, dry_run, filter };
+        self.ticket(|reply| ReplayEvent::Asked { job, request, reply }).await
+    }
+
+    async fn cancel_replay(
+        &self,
+        request: Request<v1::CancelReplayRequest>,
+    ) -> Result<Response<v1::ReplayTicket>, Status> {
+        let v1::CancelReplayRequest { job, number } = request.into_inner();
+        self.ticket(|reply| ReplayEvent::Cancelled { job, number, reply }).await
+    }
 }
 
 /// Whose stream it is, for the log.
@@ -187,6 +216,10 @@ fn ingest_event(report: v1::IngestReport) -> Result<IngestEvent, WireError> {
             clock: EventTime(reports.clock_ms),
         }),
         FromIngest::Stats(stats) => Ok(IngestEvent::Stats(stats)),
+        FromIngest::Replay(v1::ReplayProgress { number, tally, read, done }) => {
+            let tally = tally.unwrap_or_default().into();
+            Ok(IngestEvent::Replay(replays::Progress { number, tally, read, done }))
+        }
     }
 }
 

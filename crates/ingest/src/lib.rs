@@ -2,7 +2,7 @@
 //! partitions' watermark trackers, and sends frames to the workers that own the shards.
 //!
 //! The walk of a record through this crate: [`reading`] (poll thread → batch) → `tidegate_extract` → `tidegate_core::source` →
-//! [`outbox`] → gRPC.
+//! [`outbox`] → gRPC. Beside it, on order of the coordinator: dead letters back to the shards ([`replay`]).
 
 mod ahead;
 pub mod config;
@@ -14,6 +14,7 @@ mod metrics;
 mod outbox;
 pub mod program;
 mod reading;
+mod replay;
 mod schema_desk;
 mod service;
 mod skew_metric;

@@ -11,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tidegate_core::{
+    replay_request::ReplayTally,
     skew::Totals,
     source::LaneKind,
     time::{Offset, Partition, Watermark},
@@ -39,6 +40,11 @@ struct TimestampLabel {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Counters and gauges of one ingest process.
 #[derive(Clone, Debug)]
 pub(crate) struct IngestMetrics {
@@ -53,6 +59,7 @@ pub(crate) struct IngestMetrics {
     skipped: Family<PartitionLabel, Counter>,
     timestamps: Family<TimestampLabel, Counter>,
     waits_for_schema: Gauge,
+    replayed: Family<OutcomeLabel, Counter>,
     total: Arc<AtomicU64>,
     total_skipped: Arc<AtomicU64>,
 }
@@ -120,6 +127,15 @@ impl IngestMetrics {
             "1 while reading waits for a schema that the registry does not give",
             waits_for_schema.clone(),
         );
+        let replayed = Family::<OutcomeLabel, Counter>::default();
+        for outcome in ["applied", "expired", "known", "failed", "left_out", "deleted"] {
+            drop(replayed.get_or_create(&OutcomeLabel { outcome }));
+        }
+        registry.register(
+            "tidegate_ingest_replayed_entries",
+            "Dead letters read in replays, by what became of them; those of a replay that was begun again anew",
+            replayed.clone(),
+        );
         let lane = |lane| records.get_or_create_owned(&LaneLabel { lane });
         Self {
             main: lane("main"),
@@ -133,6 +149,7 @@ impl IngestMetrics {
             skipped,
             timestamps,
             waits_for_schema,
+            replayed,
             total: Arc::default(),
             total_skipped: Arc::default(),
         }
@@ -183,6 +200,21 @@ impl IngestMetrics {
     /// Whether reading waits for a schema.
     pub(crate) fn waits_for_schema(&self, waits: bool) {
         self.waits_for_schema.set(i64::from(waits));
+    }
+
+    /// What has become of dead letters since it was told last.
+    pub(crate) fn replayed(&self, before: ReplayTally, now: ReplayTally) {
+        let outcomes = [
+            ("applied", before.applied, now.applied),
+            ("expired", before.expired, now.expired),
+            ("known", before.known, now.known),
+            ("failed", before.failed, now.failed),
+            ("left_out", before.left_out, now.left_out),
+            ("deleted", before.deleted, now.deleted),
+        ];
+        for (outcome, before, now) in outcomes.into_iter().filter(|(_, before, now)| now > before) {
+            self.replayed.get_or_create(&OutcomeLabel { outcome }).inc_by(now - before);
+        }
     }
 
     /// All records read by this process.

@@ -66,6 +66,11 @@ impl Outbox {
         self.coordinator = reports;
     }
 
+    /// The stream to the coordinator, where there is one.
+    pub(crate) const fn coordinator(&self) -> Option<&mpsc::Sender<v1::IngestReport>> {
+        self.coordinator.as_ref()
+    }
+
     /// Which lanes have to wait for credit.
     pub(crate) fn held(&self, feeding: impl FnOnce() -> Feeding) -> Held {
         self.credit.held(feeding)

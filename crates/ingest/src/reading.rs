@@ -41,6 +41,7 @@ use crate::{
     links::Links,
     metrics::IngestMetrics,
     outbox::Outbox,
+    replay::Replayer,
     schema_desk::SchemaDesk,
     source_watch::Changed,
     standstill::{Asker, Standstill},
@@ -85,6 +86,7 @@ pub(crate) struct Reading {
     announced: Option<Announcement>,
     outbox: Outbox,
     links: Links,
+    replayer: Replayer,
     events: mpsc::Receiver<Event>,
     to_self: mpsc::Sender<Event>,
     held: Held,
@@ -139,6 +141,8 @@ pub(crate) struct Parts {
     pub(crate) credit_window: u64,
     /// Opens streams to workers.
     pub(crate) links: Links,
+    /// Does the replays that the coordinator orders.
+    pub(crate) replayer: Replayer,
     /// Where events come from, and go to.
     pub(crate) events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     /// Counters.
@@ -184,6 +188,7 @@ impl Reading {
             announced: None,
             outbox: Outbox::new(parts.credit_window),
             links: parts.links,
+            replayer: parts.replayer,
             events: parts.events.1,
             to_self: parts.events.0,
             held: Held::default(),
@@ -307,6 +312,7 @@ impl Reading {
     /// Records flow on with the last owners known; pauses were of the stream that is gone.
     fn on_coordinator_down(&mut self) {
         self.outbox.set_coordinator(None);
+        self.replayer.stop();
         self.tell_readiness();
         let paused: Vec<_> = self.paused.iter().filter(|(_, paused)| **paused).map(|(p, _)| *p).collect();
         for partition in paused {
@@ -330,9 +336,16 @@ impl Reading {
             Message::Owners(owners) => {
                 if let Some(job) = self.job_id {
                     self.links.set_owners(job, &owners)?;
+                    self.replayer.set_owners(job, &owners);
                 }
                 self.on_owners(&owners);
             }
+            Message::Replay(order) => {
+                if let Some(reports) = self.outbox.coordinator() {
+                    self.replayer.order(order, reports.clone());
+                }
+            }
+            Message::StopReplay(number) => self.replayer.cancel(number),
             Message::Raises(raises) => {
                 for raise in raises.raises {
                     if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {

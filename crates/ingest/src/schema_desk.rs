@@ -49,7 +49,8 @@ impl SchemaDesk {
     }
 }
 
-async fn ask(
+/// Asks the registry for a schema until there is an answer: the schema, or why there will be none.
+pub(crate) async fn ask(
     registry: &Registry,
     id: SchemaId,
     unknown: UnknownSchema,

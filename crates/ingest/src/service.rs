@@ -22,6 +22,7 @@ use crate::{
     links::{self, Links},
     metrics::IngestMetrics,
     reading::{Parts, Readers, Reading},
+    replay::{self, Replayer},
     schema_desk::SchemaDesk,
     source_watch::SourceWatch,
     traces::Traces,
@@ -73,14 +74,26 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         task::spawn("source-watch", watch.run(events.clone()));
         let unknown = job.source.format.registry().map_or(UnknownSchema::Wait, |place| place.unknown_schema);
         let schemas = schema_registry.map(|registry| SchemaDesk::new(registry, unknown, events.clone()));
-        let readers = Readers { kafka, topic: job.source.topic.clone(), group: job.group().to_owned() };
+        let readers =
+            Readers { kafka: kafka.clone(), topic: job.source.topic.clone(), group: job.group().to_owned() };
+        let clock = Clock::start();
         let parts = Parts {
             extractor,
             schemas,
-            clock: Clock::start(),
+            clock: clock.clone(),
             readers,
             credit_window,
-            links: Links::new(job.fingerprint(), ingest, tls, events.clone()),
+            links: Links::new(job.fingerprint(), ingest, tls.clone(), events.clone()),
+            replayer: Replayer::new(
+                replay::Ground {
+                    job: Arc::clone(&job),
+                    job_file: config.common.job,
+                    kafka,
+                    clock,
+                    metrics: counters.clone(),
+                },
+                tls,
+            ),
             events: (events, incoming),
             metrics: counters,
             traces: config

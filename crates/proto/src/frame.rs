@@ -26,7 +26,7 @@ pub fn to_wire(frame: Frame) -> v1::Frame {
     }
 }
 
-fn rows_to_wire(shard: Shard, rows: Rows) -> v1::ShardRows {
+pub(crate) fn rows_to_wire(shard: Shard, rows: Rows) -> v1::ShardRows {
     let columns = rows
         .columns
         .into_iter()
@@ -117,7 +117,7 @@ pub fn from_wire(
     Ok(frames.collect())
 }
 
-fn rows_from_wire(wire: v1::ShardRows, columns: usize) -> Result<Rows, WireError> {
+pub(crate) fn rows_from_wire(wire: v1::ShardRows, columns: usize) -> Result<Rows, WireError> {
     let mut rows = Rows {
         offsets: u32s_from_bytes(&wire.offsets).ok_or(WireError::Inconsistent("offsets"))?,
         times: i64s_from_bytes(&wire.times).ok_or(WireError::Inconsistent("times"))?,

@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod frame;
+pub mod replay;
 
 use thiserror::Error;
 

@@ -34,6 +34,7 @@ use crate::{
     ground::Ground,
     inspect::Question,
     owner::{Ended, Holdings, Owner},
+    replay::Given,
     replies::{Permit, Replies},
     restore,
 };
@@ -49,6 +50,8 @@ pub(crate) enum ToShard {
     Ask(Asker),
     /// Somebody wants to know where the shard stands.
     Inspect(Question),
+    /// Dead letters, given again.
+    Replay(Box<Given>),
     /// The shard is to be left.
     Leave(Leave),
 }
@@ -228,6 +231,8 @@ impl Actor {
             Some(ToShard::Ask(asker)) => self.asked(asker),
             // Whoever asks learns from the end of the question that there is no state.
             Some(ToShard::Inspect(question)) => drop(question),
+            // Likewise, and sends it again.
+            Some(ToShard::Replay(given)) => drop(given),
             Some(ToShard::Leave(leave)) => self.leave = Some(leave),
             None => self.leave = Some(Leave::AtOnce),
         }

@@ -21,7 +21,7 @@ use tidegate_core::{
 };
 use tidegate_job::Job;
 use tidegate_proto::{
-    MAX_MESSAGE_BYTES, frame, same_fingerprint, same_job,
+    MAX_MESSAGE_BYTES, frame, replay as proto_replay, same_fingerprint, same_job,
     v1::{
         self,
         feed_request::Message,
@@ -44,6 +44,7 @@ use crate::{
     error::Error,
     ground::KnownJob,
     inspect::inspect,
+    replay::replay,
     replies::{Permit, Replies},
     roster::Routes,
 };
@@ -135,6 +136,14 @@ impl Worker for FeedService {
         inspect(&routes, &self.name, request.into_inner()).await.map(Response::new)
     }
 
+    async fn replay(&self, request: Request<v1::ReplayFrame>) -> Result<Response<v1::ReplayAnswer>, Status> {
+        let request = request.into_inner();
+        self.same_job(request.fingerprint, &request.job)?;
+        let (shard, frame) = proto_replay::frame_from_wire(request, self.job.core.columns.len())?;
+        let routes = Arc::clone(&self.routes.borrow());
+        replay(&routes, &self.name, shard, frame).await.map(Response::new)
+    }
+
     async fn feed(
         &self,
         request: Request<Streaming<v1::FeedRequest>>,
@@ -146,11 +155,7 @@ impl Worker for FeedService {
             Some(Message::Hello(hello)) => hello,
             _ => return Err(Status::invalid_argument("the first message of a feed is its hello")),
         };
-        same_fingerprint(self.job.fingerprint(), hello.fingerprint)?;
-        let ours = self.known.borrow().as_ref().map(|known| known.job_id);
-        let ours =
-            ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
-        same_job(ours.0, &hello.job)?;
+        self.same_job(hello.fingerprint, &hello.job)?;
         let replies = self
             .streams
             .open(hello.ingest, hello.stream)
@@ -174,6 +179,16 @@ impl Worker for FeedService {
         };
         task::spawn("feed", feed.run(requests, out));
         Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+impl FeedService {
+    fn same_job(&self, fingerprint: u64, job: &[u8]) -> Result<(), Status> {
+        same_fingerprint(self.job.fingerprint(), fingerprint)?;
+        let ours = self.known.borrow().as_ref().map(|known| known.job_id);
+        let ours =
+            ours.ok_or_else(|| Status::unavailable("this worker has not reached its coordinator yet"))?;
+        same_job(ours.0, job)
     }
 }
 

@@ -110,6 +110,7 @@ async fn renderer(admin: &Admin, job: &Job) -> Result<Renderer, Error> {
     let (dead_letter, dead_letter_bytes) = topic(admin, &job.dead_letter.topic).await?;
     let (changelog, changelog_bytes) = topic(admin, &job.changelog_topic()).await?;
     Ok(Renderer {
+        job: job.name.as_str().into(),
         source: job.source.topic.as_str().into(),
         sink,
         dead_letter,

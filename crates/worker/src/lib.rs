@@ -23,6 +23,7 @@ pub mod program;
 mod progress;
 mod registration;
 mod render;
+mod replay;
 mod replies;
 mod restore;
 mod roster;

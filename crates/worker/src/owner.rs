@@ -15,7 +15,7 @@ use tidegate_core::{
 use tidegate_kafka::TransactionalProducer;
 use tidegate_runtime::task;
 use tokio::{
-    task::{JoinError, JoinHandle, spawn_blocking},
+    task::{JoinError, JoinHandle, spawn_blocking, yield_now},
     time::sleep,
 };
 
@@ -24,6 +24,7 @@ use crate::{
     cache::{ShardCache, Written},
     commit::{self, Done, End},
     inspect::{Answer, Question},
+    replay::{Became, Given},
     replies::{Held, Permit},
     stats::{CommitCounts, Standing},
     traces::Contributions,
@@ -50,6 +51,7 @@ pub(crate) struct Owner<'a> {
     machine: ShardMachine,
     pacer: CommitPacer,
     waiting: VecDeque<(ShardFrame, Permit)>,
+    replays: Replays,
     traces: Contributions,
     held: Held,
     /// They wait for the next commit.
@@ -57,10 +59,30 @@ pub(crate) struct Owner<'a> {
     in_flight: Option<InFlight>,
 }
 
+/// Frames of replays that wait, and answers that wait for the next commit.
+#[derive(Default)]
+struct Replays {
+    waiting: VecDeque<Given>,
+    applied: Vec<Became>,
+}
+
+impl Replays {
+    /// What nobody waits for any more goes, or what is sent again and again would add up (I7).
+    fn push(&mut self, given: Given) {
+        self.waiting.retain(|waiting| !waiting.is_closed());
+        self.waiting.push_back(given);
+    }
+
+    fn next(&mut self) -> Option<Given> {
+        std::iter::from_fn(|| self.waiting.pop_front()).find(|given| !given.is_closed())
+    }
+}
+
 struct InFlight {
     task: JoinHandle<Done>,
     held: Held,
     answers: Vec<Answer>,
+    replayed: Vec<Became>,
     spilled: Option<Box<Spilled>>,
     counts: CommitCounts,
     begun: Tick,
@@ -76,6 +98,7 @@ impl<'a> Owner<'a> {
             machine,
             pacer,
             waiting: VecDeque::new(),
+            replays: Replays::default(),
             traces: Contributions::default(),
             held: Held::default(),
             questions: Vec::new(),
@@ -89,6 +112,7 @@ impl<'a> Owner<'a> {
         loop {
             self.set_memory();
             self.apply_waiting();
+            self.apply_replay();
             if let Some(unreadable) = self.machine.failed().filter(|_| self.in_flight.is_none()) {
                 tracing::warn!(shard = self.actor.shard.0, error = %unreadable, "reading the log again");
                 self.holdings.cache.distrust();
@@ -119,6 +143,7 @@ impl<'a> Owner<'a> {
                     Ok(()) => self.announce(),
                     Err(_) => self.actor.leave = Some(Leave::AtOnce),
                 },
+                () = yield_now(), if self.takes_replay() => {}
                 () = sleep(rest.unwrap_or_default()), if self.in_flight.is_none() && rest.is_some() => {}
             }
         }
@@ -175,9 +200,12 @@ impl<'a> Owner<'a> {
                 self.actor.asked(asker);
             }
             Some(ToShard::Inspect(question)) => self.inspect(question),
+            Some(ToShard::Replay(given)) if self.actor.leave.is_some() => drop(given),
+            Some(ToShard::Replay(given)) => self.replays.push(*given),
             Some(ToShard::Leave(leave)) => {
                 self.actor.leave = Some(leave);
                 self.waiting.clear();
+                self.replays.waiting.clear();
             }
             None => self.actor.leave = Some(Leave::AtOnce),
         }
@@ -233,6 +261,29 @@ impl<'a> Owner<'a> {
         }
     }
 
+    /// Takes one frame of a replay between two commits, behind the live ones: what it adds to a commit is bounded, and live records
+    /// do not wait for more.
+    fn apply_replay(&mut self) {
+        if !self.takes_replay() {
+            return;
+        }
+        let Some(given) = self.replays.next() else { return };
+        let replayed = self.machine.apply_replay(&given.frame);
+        let became = given.became(replayed);
+        if self.urgency() > Urgency::Moved {
+            self.replays.applied.push(became);
+        } else if let Some(in_flight) = &mut self.in_flight {
+            // All of it was known, some of it perhaps by the commit in flight.
+            in_flight.replayed.push(became);
+        } else {
+            became.give();
+        }
+    }
+
+    fn takes_replay(&self) -> bool {
+        !self.replays.waiting.is_empty() && self.replays.applied.is_empty() && self.machine.takes_frames()
+    }
+
     fn urgency(&self) -> Urgency {
         if self.machine.has_output() {
             Urgency::Output
@@ -271,7 +322,8 @@ impl<'a> Owner<'a> {
         }
         let task = spawn_blocking(move || commit::run(&renderer, shard, producer, commit, traced));
         let held = std::mem::take(&mut self.held);
-        self.in_flight = Some(InFlight { task, held, answers, spilled, counts, begun: now });
+        let replayed = std::mem::take(&mut self.replays.applied);
+        self.in_flight = Some(InFlight { task, held, answers, replayed, spilled, counts, begun: now });
     }
 
     /// Records before this are in no window any more.
@@ -282,7 +334,7 @@ impl<'a> Owner<'a> {
 
     /// Acts on the end of a commit; the reason where serving ends with it.
     fn finish_commit(&mut self, done: Result<Done, JoinError>) -> Option<Ended> {
-        let InFlight { held, answers, spilled, counts, begun, .. } = self.in_flight.take()?;
+        let InFlight { held, answers, replayed, spilled, counts, begun, .. } = self.in_flight.take()?;
         let shard = self.actor.shard.0;
         let Done { producer, block, end } = match done {
             Ok(done) => done,
@@ -309,6 +361,7 @@ impl<'a> Owner<'a> {
                 self.follow(now);
                 drop(held);
                 answers.into_iter().for_each(Answer::give);
+                replayed.into_iter().for_each(Became::give);
                 None
             }
             End::Fenced => {

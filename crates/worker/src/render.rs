@@ -47,6 +47,8 @@ impl Target {
 /// Where and how a job's output is written.
 #[derive(Clone, Debug)]
 pub(crate) struct Renderer {
+    /// The job's name.
+    pub(crate) job: Arc<str>,
     /// The topic that the records come from.
     pub(crate) source: Arc<str>,
     /// Results.
@@ -168,6 +170,7 @@ impl Renderer {
     fn why(&self, letter: &DeadLetter) -> Vec<Header> {
         let mut headers = vec![
             header("tidegate-reason", letter.reason.as_str()),
+            header("tidegate-job", &*self.job),
             header("tidegate-topic", &*self.source),
             header("tidegate-partition", letter.partition.to_string()),
             header("tidegate-offset", letter.offset.to_string()),
@@ -250,6 +253,7 @@ mod tests {
 
     fn renderer() -> Renderer {
         Renderer {
+            job: "count".into(),
             source: "clicks".into(),
             sink: Target { topic: "results".into(), partitions: 4 },
             dead_letter: Target { topic: "dead".into(), partitions: 1 },
@@ -365,12 +369,12 @@ mod tests {
         );
         assert_eq!(
             headers(record),
-            "h=- h=2 tidegate-reason=late tidegate-topic=clicks tidegate-partition=3 tidegate-offset=77 \
+            "h=- h=2 tidegate-reason=late tidegate-job=count tidegate-topic=clicks tidegate-partition=3 tidegate-offset=77 \
              tidegate-event-time=-5 tidegate-watermark=30 tidegate-window-start=-10 tidegate-window-end=0"
         );
         assert_eq!(
             headers(&rendered.records[1]),
-            "h=- h=2 tidegate-reason=unreadable tidegate-topic=clicks tidegate-partition=3 tidegate-offset=77 tidegate-detail=line 1"
+            "h=- h=2 tidegate-reason=unreadable tidegate-job=count tidegate-topic=clicks tidegate-partition=3 tidegate-offset=77 tidegate-detail=line 1"
         );
     }
 

@@ -38,6 +38,7 @@ pub(crate) struct Stats {
     commits: Counter,
     failed_commits: Counter,
     restores: Counter,
+    replayed: Family<OutcomeLabel, Counter>,
     latency: Histogram,
     open_rows: Gauge<i64, AtomicI64>,
     state_bytes: Gauge<i64, AtomicI64>,
@@ -53,6 +54,11 @@ pub(crate) struct Stats {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +78,8 @@ pub(crate) struct Standing {
     pub(crate) watermark: Watermark,
     /// Of each partition, what was covered since the job began.
     covered: Vec<Covered>,
+    /// Dead letters that were replayed since the job began: applied, and expired.
+    replayed: (u64, u64),
     open_rows: u64,
     state_bytes: u64,
     spilled_bytes: u64,
@@ -103,6 +111,7 @@ impl Standing {
             covered: inputs
                 .map(|input| Covered { applied: input.applied, dead_lettered: input.dead })
                 .collect(),
+            replayed: state.answered().counts(),
             open_rows: state.open_rows(),
             state_bytes: state.memory_bytes() as u64,
             spilled_bytes: state.runs().bytes(),
@@ -167,6 +176,7 @@ impl Stats {
             commits: Counter::default(),
             failed_commits: Counter::default(),
             restores: Counter::default(),
+            replayed: Family::default(),
             latency: Histogram::new(LATENCIES),
             open_rows: Gauge::default(),
             state_bytes: Gauge::default(),
@@ -200,6 +210,14 @@ impl Stats {
             stats.dead_letters.clone(),
         );
         registry.register("tidegate_worker_results", "Results by pane", stats.results.clone());
+        for outcome in ["applied", "expired"] {
+            drop(stats.replayed.get_or_create(&OutcomeLabel { outcome }));
+        }
+        registry.register(
+            "tidegate_worker_replayed",
+            "Dead letters given back to their windows, by what became of them",
+            stats.replayed.clone(),
+        );
         registry.register(
             "tidegate_worker_open_rows",
             "Open (slice, group key) rows",
@@ -256,9 +274,16 @@ impl Stats {
         let before = self.stands(shard, counts.standing.clone());
         self.commits.inc();
         self.latency.observe(seconds);
+        let replayed_before = before.replayed;
         let (now, before) = (counts.standing.covered(), before.covered());
         self.applied.inc_by(now.applied.saturating_sub(before.applied));
         self.windows_closed.inc_by(counts.windows_closed);
+        let ((applied, expired), before) = (counts.standing.replayed, replayed_before);
+        for (outcome, count) in
+            [("applied", applied.saturating_sub(before.0)), ("expired", expired.saturating_sub(before.1))]
+        {
+            self.replayed.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+        }
         let panes = [
             (Pane::Early, counts.results_early),
             (Pane::Final, counts.results_final),
