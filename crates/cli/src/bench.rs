@@ -8,7 +8,8 @@
 //!    Sent, not stored: the producer's linger counts too, so that the figure is an upper bound.
 //!
 //! With `--recovery` another phase instead ([`recovery`]): a worker is killed and comes back. With `--compare` another
-//! ([`compare`]): what traces or metrics cost.
+//! ([`compare`]): what traces or metrics cost. With `--replay` another ([`replay`]): dead letters are
+//! replayed under the load of the second phase.
 //!
 //! The first line has the figures of the project's targets; the others what else was seen.
 
@@ -16,6 +17,7 @@ mod compare;
 mod cost;
 mod paced;
 mod recovery;
+mod replay;
 mod running;
 mod visible;
 
@@ -69,6 +71,10 @@ pub(crate) struct BenchArgs {
     /// Rounds of `--compare`
     #[arg(long, value_name = "N", default_value_t = 4)]
     rounds: u32,
+    /// Instead of both phases: replays N dead letters under the load of the second phase, and shows how fast, and what live
+    /// records notice of it
+    #[arg(long, value_name = "N", conflicts_with_all = ["recovery", "compare"])]
+    replay: Option<u64>,
     /// Runs this job file instead of the one of 10 s tumbling windows: clicks as its source, `NAME` as the job's name and in its
     /// topics, `PARTITIONS` as their number
     #[arg(long, value_name = "FILE")]
@@ -100,6 +106,10 @@ pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     }
     if let Some(what) = args.compare {
         return compare::measure(&args, &kafka, &folder, what).await;
+    }
+    if let Some(entries) = args.replay {
+        println!("{}", replay::measure(&args, entries, &kafka, &folder).await?.line());
+        return Ok(());
     }
     let cost = if args.events > 0 { Some(cost::measure(&args, &kafka, &folder).await?) } else { None };
     let visible = if args.seconds > 0 { Some(visible::measure(&args, &kafka, &folder).await?) } else { None };

@@ -11,6 +11,7 @@ mod moment;
 mod profile;
 mod query;
 mod ready;
+mod replay;
 mod screen;
 mod services;
 mod status;
@@ -64,6 +65,8 @@ enum Command {
     Why(why::WhyArgs),
     /// Show the open windows of a group key with their present values
     Query(query::QueryArgs),
+    /// Give dead letters back to the windows that they missed: each corrects its result, once
+    Replay(replay::ReplayArgs),
     /// Measure how far out of order a topic is, and say which watermark suits it
     Profile(profile::ProfileArgs),
     /// Print the JSON Schema of job files
@@ -92,6 +95,7 @@ async fn run(command: Command) -> Result<bool> {
         Command::Clicks(args) => feeder::run(args).await?,
         Command::Check(args) => return check::run(args).await,
         Command::Query(args) => return query::run(args).await,
+        Command::Replay(args) => return replay::run(args).await,
         Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
         Command::Profile(args) => profile::run(args).await?,

@@ -1,11 +1,17 @@
 //! What the coordinator says of a running job.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tidegate_proto::v1::{self, coordinator_client::CoordinatorClient};
 use tidegate_runtime::{grpc::Peer, tls};
-use tonic::transport::Channel;
+use tonic::{Code, Response, Status, transport::Channel};
+
+use crate::moment::moment;
+
+/// How often, and how soon again, all coordinators are asked while none leads.
+const ATTEMPTS: u32 = 60;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
 
 /// A client of the status of whichever coordinator leads.
 #[derive(Clone, Debug)]
@@ -24,10 +30,43 @@ impl StatusClient {
             let address = address.to_string();
             let peer = Peer::new(&address, tls.clone())
                 .with_context(|| format!("`{address}` is no address of a coordinator"))?
-                .with_timeout(std::time::Duration::from_secs(5));
+                .with_timeout(Duration::from_secs(5));
             Ok((address, CoordinatorClient::new(peer.connect_lazy())))
         };
         Ok(Self { coordinators: addresses.iter().map(client).collect::<Result<_>>()? })
+    }
+
+    /// Asks whichever leads, again while none does: at a change of coordinators that is a matter of seconds.
+    ///
+    /// # Errors
+    /// When the one that leads refuses, or none does for half a minute: what each said.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        mut call: impl AsyncFnMut(&mut CoordinatorClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T> {
+        let mut refusals = Vec::new();
+        for _ in 0..ATTEMPTS {
+            refusals.clear();
+            for (address, client) in &mut self.coordinators {
+                match call(client).await {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) => match status.code() {
+                        Code::FailedPrecondition
+                        | Code::NotFound
+                        | Code::InvalidArgument
+                        | Code::ResourceExhausted => bail!("{}", status.message()),
+                        Code::Unimplemented => {
+                            bail!(
+                                "the coordinator at {address} is of an older tidegate, which knows no replays"
+                            )
+                        }
+                        _ => refusals.push(format!("{address}: {}", status.message())),
+                    },
+                }
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+        bail!("no coordinator that leads answers: {}", refusals.join("; "))
     }
 
     /// The job's status now.
@@ -171,5 +210,54 @@ pub(crate) fn render(status: &v1::JobStatus) -> String {
         let _ =
             writeln!(out, "{:12} {:9} {:22} {}", worker.name, worker.state, worker.address, shards.join(" "));
     }
+    if !status.replays.is_empty() {
+        let _ = writeln!(out, "\nreplays of dead letters");
+        for replay in &status.replays {
+            let _ = writeln!(out, "{}", replay_line(replay));
+        }
+    }
     out
+}
+
+/// A replay in a line.
+#[must_use]
+pub(crate) fn replay_line(replay: &v1::ReplayStatus) -> String {
+    let tally = replay.tally.unwrap_or_default();
+    let filter = replay.filter.clone().unwrap_or_default();
+    let mut line = format!("{:>9}  {:9}", replay.number, replay.state);
+    if replay.state == "running" {
+        line += &format!(" {} of {} offsets,", replay.read, replay.offsets);
+    }
+    let counts = [
+        ("applied", tally.applied),
+        ("expired", tally.expired),
+        ("known", tally.known),
+        ("failed", tally.failed),
+        ("left out", tally.left_out),
+        ("deleted", tally.deleted),
+    ];
+    let counts = if replay.dry_run {
+        format!(
+            " dry run: {} would be replayed, {} fail, {} left out",
+            tally.selected, tally.failed, tally.left_out
+        )
+    } else {
+        let told: Vec<_> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
+        format!(" {}", told.join(", "))
+    };
+    line += &counts;
+    if replay.automatic {
+        line += "; automatic";
+    }
+    if !filter.reasons.is_empty() {
+        line += &format!("; {}", filter.reasons.join(" "));
+    }
+    let bounds = [("since", filter.since_ms), ("until", filter.until_ms)];
+    for (word, ms) in bounds.into_iter().filter_map(|(word, ms)| Some((word, ms?))) {
+        line += &format!("; {word} {}", moment(ms));
+    }
+    if let Some(key) = filter.key {
+        line += &format!("; key {}", String::from_utf8_lossy(&key));
+    }
+    line
 }

@@ -127,6 +127,9 @@ pub(super) fn read_results(
         |record| {
             let now = topics::unix_millis();
             let result: serde_json::Value = serde_json::from_slice(record.value().unwrap_or_default())?;
+            if result.get("pane").and_then(serde_json::Value::as_str) == Some("replay") {
+                return Ok(Step::Continue);
+            }
             let end = result
                 .get("window_end")
                 .and_then(serde_json::Value::as_i64)

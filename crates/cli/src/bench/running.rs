@@ -83,6 +83,11 @@ impl Running {
         services.map(|service| service.metrics.to_string()).collect()
     }
 
+    /// The client of the coordinator.
+    pub(super) const fn status_client(&mut self) -> &mut StatusClient {
+        &mut self.status
+    }
+
     /// How many workers there are.
     pub(super) const fn workers(&self) -> usize {
         self.workers.len()
