@@ -24,6 +24,7 @@ mod poisoned;
 mod profile;
 mod prometheus;
 mod reorder;
+mod replay;
 mod scaling;
 mod security;
 mod services;
