@@ -25,6 +25,7 @@ mod profile;
 mod prometheus;
 mod reorder;
 mod replay;
+mod savepoint;
 mod scaling;
 mod security;
 mod services;

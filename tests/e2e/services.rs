@@ -247,6 +247,11 @@ impl Services {
         self.program("tidegate").args(arguments).args(["--coordinator", &self.coordinator]).output().unwrap()
     }
 
+    /// Runs `tidegate` on what the cluster holds of the job.
+    pub fn tidegate_on_topics(&self, command: &str, flags: &[&str]) -> Output {
+        self.program("tidegate").arg(command).args(self.topics()).args(flags).output().unwrap()
+    }
+
     /// Flags that name the cluster and the job file.
     pub fn topics(&self) -> [String; 4] {
         let job = self.job().display().to_string();
@@ -255,9 +260,7 @@ impl Services {
 
     /// Compares with the batch answer; gives the verdict.
     pub fn verify(&self, watermark: i64) -> String {
-        let mut command = self.program("tidegate");
-        command.arg("verify").arg("--job").arg(self.job()).args(["--kafka", &self.bootstrap]);
-        let output = command.arg("--watermark").arg(watermark.to_string()).output().unwrap();
+        let output = self.tidegate_on_topics("verify", &["--watermark", &watermark.to_string()]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         said

@@ -12,6 +12,7 @@ mod profile;
 mod query;
 mod ready;
 mod replay;
+mod savepoint;
 mod screen;
 mod services;
 mod status;
@@ -67,6 +68,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Give dead letters back to the windows that they missed: each corrects its result, once
     Replay(replay::ReplayArgs),
+    /// Write the whole state of a job that has stopped as files, for another job to begin with
+    Savepoint(savepoint::SavepointArgs),
     /// Measure how far out of order a topic is, and say which watermark suits it
     Profile(profile::ProfileArgs),
     /// Print the JSON Schema of job files
@@ -98,6 +101,7 @@ async fn run(command: Command) -> Result<bool> {
         Command::Replay(args) => return replay::run(args).await,
         Command::Why(args) => why::run(args).await?,
         Command::Bench(args) => bench::run(args).await?,
+        Command::Savepoint(args) => savepoint::run(args).await?,
         Command::Profile(args) => profile::run(args).await?,
         Command::Status { coordinator, tls } => {
             let status = status::StatusClient::new(&coordinator, &tls)?.get().await?;

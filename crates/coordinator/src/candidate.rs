@@ -138,10 +138,10 @@ impl Candidate {
 
     /// Leads, and serves until another leads or the process is to end.
     async fn reign(&self, shutdown: &Shutdown) -> Result<()> {
-        let Config { kafka, job, durability, instance, .. } = &self.config;
-        let instance = instance.as_deref();
-        let (reign, pen) =
-            self.when_reachable(|| lead(&self.admin, kafka, job, *durability, instance)).await?;
+        let Config { kafka, job, durability, instance, from_savepoint, .. } = &self.config;
+        let (instance, savepoint) = (instance.as_deref(), from_savepoint.as_deref());
+        let leading = || lead(&self.admin, kafka, job, *durability, instance, savepoint);
+        let (reign, pen) = self.when_reachable(leading).await?;
         let (sender, events) = mpsc::channel(WAITING);
         let (errands, errands_taken) = mpsc::channel(ERRANDS);
         let scribe = Scribe {

@@ -53,6 +53,9 @@ pub struct Args {
     /// started again [default: the machine's name and the port of --listen]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Folder of a savepoint that the job begins with, if it has not begun yet (`tidegate savepoint`)
+    #[arg(long, value_name = "FOLDER")]
+    pub from_savepoint: Option<PathBuf>,
     /// Copies of each partition of the topics that are made here [default: the cluster's]
     #[arg(long, value_name = "COPIES")]
     pub replication: Option<u16>,
@@ -113,6 +116,8 @@ pub struct Config {
     pub session_timeout: Duration,
     /// [`Args::name`]; `None` where there is none that is the same over restarts.
     pub instance: Option<String>,
+    /// [`Args::from_savepoint`]
+    pub from_savepoint: Option<PathBuf>,
     /// How topics are made.
     pub durability: Durability,
 }
@@ -137,6 +142,7 @@ impl Config {
             grace: args.grace,
             session_timeout: args.session_timeout,
             instance: args.name.clone().or_else(|| instance_at(args.listen)),
+            from_savepoint: args.from_savepoint.clone(),
             durability: Durability { replication: args.replication, min_insync: args.min_insync },
         })
     }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use tidegate_core::announcement::Term;
 
+use crate::savepoint::Error as SavepointError;
+
 /// The result of a step of the coordinator.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -61,6 +63,23 @@ pub enum Error {
         /// Why it cannot change.
         why: &'static str,
     },
+    /// The job file contradicts the savepoint that the job is to begin with.
+    #[error(
+        "`{key}` is {given} in the job file, but {recorded} in the savepoint: {why}; put it back, or begin without the savepoint"
+    )]
+    SavepointDiffers {
+        /// The first key that differs.
+        key: String,
+        /// Its value in the savepoint.
+        recorded: String,
+        /// Its value in the job file.
+        given: String,
+        /// Why it cannot change.
+        why: &'static str,
+    },
+    /// The savepoint that the job is to begin with cannot be used.
+    #[error("--from-savepoint: {0}")]
+    Savepoint(Box<SavepointError>),
     /// A record of the control topic does not read.
     #[error(
         "topic `{topic}` offset {offset}: the `{key}` record does not read: {reason}; it was written by a newer version \
@@ -185,6 +204,8 @@ impl Error {
             | Self::SourceDeleted { .. }
             | Self::SourceRecreated { .. }
             | Self::JobDiffers { .. }
+            | Self::SavepointDiffers { .. }
+            | Self::Savepoint(_)
             | Self::Record { .. }
             | Self::ChangelogLost { .. }
             | Self::Partitions { .. }

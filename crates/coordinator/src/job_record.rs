@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
+/// The keys of [`Job::describe`] that a job which begins with a savepoint may change.
+const NAME: &str = "name: ";
+const SHARDS: &str = "state.shards: ";
 /// Rises when a reader of an older version would misunderstand the record.
 const VERSION: u32 = 1;
 
@@ -158,6 +161,34 @@ impl JobRecord {
         }
         let generations = self.generations.iter().copied().chain([aggregates]).collect();
         Ok(Some(Self { fingerprint: job.fingerprint(), description, generations, ..self.clone() }))
+    }
+
+    /// The record of `job`, which is to begin with the state that this one is of: its name and the number of its shards may be others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SavepointDiffers`] with the first key that differs.
+    pub fn begun_anew_by(&self, job: &Job) -> Result<Self> {
+        let given = job.describe();
+        let of_job = |key: &str| given.lines().find(|line| line.starts_with(key));
+        let renamed = self.description.lines().map(|line| {
+            let free = [NAME, SHARDS].into_iter().find(|key| line.starts_with(key));
+            free.and_then(of_job).unwrap_or(line)
+        });
+        let renamed = Self { description: renamed.map(|line| format!("{line}\n")).collect(), ..self.clone() };
+        let continued = renamed.continued_by(job).map_err(|error| match error {
+            Error::JobDiffers { key, recorded, given, why, .. } => {
+                Error::SavepointDiffers { key, recorded, given, why }
+            }
+            error => error,
+        })?;
+        Ok(Self {
+            job: JobId(Uuid::new_v4().into_bytes()),
+            fingerprint: job.fingerprint(),
+            description: given.clone(),
+            shards: job.core.shards,
+            ..continued.unwrap_or(renamed)
+        })
     }
 
     /// Whether `found` is the topic whose offsets this job has counted.

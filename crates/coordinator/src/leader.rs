@@ -11,6 +11,7 @@
 //!
 //! Each step may be repeated: whatever fails half-way is begun again from the top.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,10 +29,11 @@ use crate::error::{Error, Result};
 use crate::job_record::JobRecord;
 use crate::replay_record::ReplayRecord;
 use crate::replays::Writes;
+use crate::savepoint::{CHUNK_BYTES, Savepoint};
 use crate::topics::{Durability, PATIENCE, Topics, blocking};
 
-/// A chunk of a genesis block fits every topic's default `max.message.bytes`.
-const CHUNK_BYTES: usize = 900 << 10;
+/// How long the transaction may take that writes a whole savepoint; brokers allow 15 minutes by default.
+const WHOLE_STATE: Duration = Duration::from_secs(300);
 /// How long the broker may take to fence a predecessor.
 const INIT_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -93,12 +95,15 @@ pub(crate) async fn lead(
     job: &Job,
     durability: Durability,
     instance: Option<&str>,
+    from_savepoint: Option<&Path>,
 ) -> Result<(Reign, Pen)> {
     let Approach { source, is_new, .. } = approach(admin, kafka, job, durability).await?;
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
     let leader = LeaderRecord::draw(instance);
-    let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control, leader };
+    let from_savepoint = from_savepoint.filter(|_| is_new);
+    let patience = from_savepoint.map_or(TransactionOptions::default().transaction_timeout, |_| WHOLE_STATE);
+    let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control, leader, patience };
     // On a new cluster the first transaction takes a second, and so do the topics: both at once. A changelog is made only where
     // none can have been lost.
     let changelog = async { if is_new { topics.changelog().await } else { Ok(()) } };
@@ -124,10 +129,20 @@ pub(crate) async fn lead(
         }
         None => {
             topics.empty_changelog().await?;
-            let record = JobRecord::draw(job, &source, topics.starts().await?);
-            let records = founding(job, &record)?;
+            let (record, records) = match from_savepoint {
+                None => {
+                    let record = JobRecord::draw(job, &source, topics.starts().await?);
+                    let records = founding(job, &record)?;
+                    (record, records)
+                }
+                Some(folder) => {
+                    let (job, folder) = (job.clone(), folder.to_owned());
+                    blocking("read the savepoint", move || founding_from(&folder, &job)).await?
+                }
+            };
+            record.same_source(Some(&source))?;
             pen = write_job(pen, records).await?;
-            tracing::info!(job = record.uuid(), term = term.0, "leading a new job");
+            tracing::info!(job = record.uuid(), term = term.0, savepoint = ?from_savepoint, "leading a new job");
             record
         }
     };
@@ -168,6 +183,18 @@ async fn write_job(mut pen: Pen, records: Vec<OutputRecord>) -> Result<Pen> {
     .await
 }
 
+/// The job record, and of every shard the blocks that its log begins with: the state in a savepoint. Blocks.
+fn founding_from(folder: &Path, job: &Job) -> Result<(JobRecord, Vec<OutputRecord>)> {
+    let savepoint = Savepoint::read(folder, job).map_err(|error| Error::Savepoint(Box::new(error)))?;
+    let record = savepoint.record().clone();
+    let mut records = vec![job_output(job, &record)?];
+    for (shard, chunks) in savepoint.beginnings(record.job) {
+        let chunks = chunks.into_iter();
+        records.extend(chunks.map(|chunk| output(&job.changelog_topic(), shard, None, chunk)));
+    }
+    Ok((record, records))
+}
+
 fn job_output(job: &Job, record: &JobRecord) -> Result<OutputRecord> {
     let json =
         record.encode().map_err(|error| Error::Refused { what: "job record", reason: error.to_string() })?;
@@ -191,6 +218,8 @@ struct Desk {
     job: String,
     topic: String,
     leader: LeaderRecord,
+    /// How long a transaction may take.
+    patience: Duration,
 }
 
 /// What there was at the desk when it was taken.
@@ -203,10 +232,11 @@ struct Taken {
 impl Desk {
     /// Fences whoever led, writes the leader record, and reads what is there. Blocks.
     fn take(self) -> Result<(Pen, Taken)> {
-        let options = TransactionOptions::default();
+        let options =
+            TransactionOptions { transaction_timeout: self.patience, ..TransactionOptions::default() };
         let mut producer = TransactionalProducer::open(&self.kafka, &self.topic, options)?;
         producer.init(INIT_PATIENCE)?;
-        let Self { kafka, job, topic, leader } = self;
+        let Self { kafka, job, topic, leader, .. } = self;
         let mut pen = Pen { job, topic, producer };
         let json = serde_json::to_vec(&leader)
             .map_err(|error| Error::Refused { what: "leader record", reason: error.to_string() })?;

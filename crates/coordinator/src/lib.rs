@@ -21,6 +21,7 @@ pub mod program;
 mod replay_desk;
 pub mod replay_record;
 mod replays;
+pub mod savepoint;
 mod scribe;
 mod seat;
 pub mod service;

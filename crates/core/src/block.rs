@@ -93,7 +93,7 @@ pub enum Change<'a> {
 }
 
 /// Why bytes from a changelog are not a block. None of these is ever passed over.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BlockError {
     /// Not a chunk at all, or of another format version.
     #[error(

@@ -17,6 +17,7 @@ mod inspect;
 mod reorder;
 mod replay;
 mod revisions;
+pub mod savepoint;
 mod sessions;
 mod sliding;
 mod state;

@@ -257,7 +257,9 @@ impl ShardMachine {
             }
         }
         for (partition, at) in self.state.answered.take_dirty() {
-            self.state.encode_answered(partition, at, block);
+            if let Some(answered) = self.state.answered.block(partition, at) {
+                ShardState::encode_answered(partition, at, answered, block);
+            }
         }
         let mut writer = RowWriter::default();
         for slice in self.state.slices.iter_mut() {
@@ -453,7 +455,12 @@ fn walk_runs(
 }
 
 /// Writes a record; what is in `bytes` is of no matter.
-fn write_record(place: Place, record: &Buffered, (key, value): &mut (Vec<u8>, Vec<u8>), block: &mut Block) {
+pub(super) fn write_record(
+    place: Place,
+    record: &Buffered,
+    (key, value): &mut (Vec<u8>, Vec<u8>),
+    block: &mut Block,
+) {
     key.clear();
     value.clear();
     EntryKey::Buffered(place).encode(key);
@@ -525,7 +532,7 @@ impl RowWriter {
         self.finish(EntryKey::Session(session.start, session.key), session.row, layout, block);
     }
 
-    fn upsert(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
+    pub(super) fn upsert(&mut self, key: EntryKey<'_>, row: Row<'_>, layout: &Layout, block: &mut Block) {
         self.value.clear();
         self.finish(key, row, layout, block);
     }

@@ -76,7 +76,7 @@ pub struct ShardState {
 }
 
 /// Why a log or a store cannot be folded. Each is a stop with its place, never a guess.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RestoreError {
     /// The log does not begin with a block that may begin one: the genesis block was lost.
     #[error(
@@ -289,8 +289,8 @@ impl ShardState {
         for (end, key, emitted) in self.revisions.iter() {
             Self::encode_revision(end, key, emitted, block);
         }
-        for (partition, at, _) in self.answered.blocks() {
-            self.encode_answered(partition, at, block);
+        for (partition, at, answered) in self.answered.blocks() {
+            Self::encode_answered(partition, at, answered, block);
         }
     }
 
@@ -498,8 +498,12 @@ impl ShardState {
         block.entries.upsert(&entry, &value);
     }
 
-    pub(super) fn encode_answered(&self, partition: Partition, at: u64, block: &mut Block) {
-        let Some(answered) = self.answered.block(partition, at) else { return };
+    pub(super) fn encode_answered(
+        partition: Partition,
+        at: u64,
+        answered: &AnsweredBlock,
+        block: &mut Block,
+    ) {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         EntryKey::Answered(partition, at).encode(&mut key);
         answered.encode(&mut value);
@@ -642,7 +646,7 @@ impl ShardState {
 }
 
 /// A state that can be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the state")]
 pub struct CanonicalState {
     pub inputs: Vec<Input>,

@@ -3,6 +3,7 @@ mod evolving;
 mod inspect;
 mod reorder;
 mod replay;
+mod savepoint;
 mod sessions;
 mod sliding;
 mod spilling;
