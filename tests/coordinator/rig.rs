@@ -92,6 +92,7 @@ impl Rig {
             grace: Duration::from_millis(200),
             session_timeout: Duration::from_secs(6),
             instance: None,
+            from_savepoint: None,
             durability: Durability::default(),
         }
     }
