@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Words of the file that are known, refused by `check`, left out of the schema, and never offered.
-pub(crate) const NOT_SUPPORTED_YET: [&str; 2] = ["auto", "wasm"];
+pub(crate) const NOT_SUPPORTED_YET: [&str; 1] = ["wasm"];
 
 /// A tidegate job: which topic is read, how event time and watermark follow from it, what is computed, where it goes.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -14,15 +14,15 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tidegate_core::{
     dead_letter::Payload,
     frame::Rows,
-    job::JobSpec,
+    job::{JobSpec, OperatorSpec},
     replay::{Origin, ReplayFrame},
     time::{Offset, Partition, Shard},
 };
 
 use super::entry::Entry;
 
-/// Rows of a round: what a shard takes between two live frames.
-const ROWS: usize = 4096;
+/// Results that the rows of a round may correct: what a shard takes between two live frames.
+const RESULTS: usize = 4096;
 /// Bytes of a round, about.
 const BYTES: usize = 1 << 20;
 
@@ -30,6 +30,8 @@ const BYTES: usize = 1 << 20;
 pub(super) struct Rounds {
     empty: Rows,
     keeps_records: bool,
+    /// How many windows a record is in, at most.
+    windows: usize,
     open: BTreeMap<Partition, Round>,
 }
 
@@ -39,21 +41,29 @@ struct Round {
     next: Offset,
     left_out: Vec<Range<Offset>>,
     shards: BTreeMap<Shard, (Rows, Vec<Origin>)>,
-    rows: usize,
+    results: usize,
     bytes: usize,
 }
 
 impl Round {
     const fn new(from: Offset) -> Self {
-        Self { from, next: from, left_out: Vec::new(), shards: BTreeMap::new(), rows: 0, bytes: 0 }
+        Self { from, next: from, left_out: Vec::new(), shards: BTreeMap::new(), results: 0, bytes: 0 }
     }
 }
 
 impl Rounds {
     /// No rounds yet.
     pub(super) fn new(job: &JobSpec) -> Self {
-        let keeps_records = job.operator.keeps_records();
-        Self { empty: Rows::of(&job.columns), keeps_records, open: BTreeMap::new() }
+        let windows = match &job.operator {
+            OperatorSpec::Windows(spec) => spec.size.0.saturating_sub(1) / spec.step.0.max(1) + 1,
+            OperatorSpec::Sessions(_) | OperatorSpec::Reorder | OperatorSpec::Sliding(_) => 1,
+        };
+        Self {
+            empty: Rows::of(&job.columns),
+            keeps_records: job.operator.keeps_records(),
+            windows: usize::try_from(windows).unwrap_or(RESULTS),
+            open: BTreeMap::new(),
+        }
     }
 
     /// A partition is read from here on.
@@ -87,7 +97,7 @@ impl Rounds {
             round.bytes += payload.bytes();
             rows.payloads.push((row, Arc::new(payload)));
         }
-        round.rows += 1;
+        round.results += self.windows;
         round.next = offset.next();
     }
 
@@ -113,7 +123,7 @@ impl Rounds {
     pub(super) fn is_full(&self, partition: Partition) -> bool {
         self.open.get(&partition).is_some_and(|round| {
             let span = round.next.0.saturating_sub(round.from.0);
-            round.rows >= ROWS || round.bytes >= BYTES || span >= u64::from(u32::MAX / 2)
+            round.results >= RESULTS || round.bytes >= BYTES || span >= u64::from(u32::MAX / 2)
         })
     }
 
@@ -234,13 +244,15 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_full_by_rows_and_by_span() {
-        let mut rounds = counting();
-        for offset in 0..ROWS as u64 {
-            assert!(!rounds.is_full(P));
-            take(&mut rounds, 100 + offset, 1);
+    fn a_round_is_full_by_the_results_that_its_rows_may_correct_and_by_span() {
+        let hopping = "window: { hopping: { size: 64s, step: 1s } }\naggregates: [{ name: n, fn: count }]";
+        for (mut rounds, rows) in [(counting(), 4096), (rounds(hopping), 64)] {
+            for offset in 0..rows {
+                assert!(!rounds.is_full(P));
+                take(&mut rounds, 100 + offset, 1);
+            }
+            assert!(rounds.is_full(P));
         }
-        assert!(rounds.is_full(P));
         let mut rounds = counting();
         rounds.leave_out(P, Offset(100 + u64::from(u32::MAX)));
         assert!(rounds.is_full(P), "its offsets would not fit");
