@@ -13,7 +13,7 @@ mod delivery;
 mod entry;
 mod rounds;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use tidegate_core::{
     block::JobId,
@@ -42,6 +42,9 @@ use rounds::Rounds;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// After so many seconds in which nothing was read, and there was something to read, it is begun again with another client.
 const STILL: u32 = 30;
+/// Results that replayed entries may correct a second: more, and live records wait for commits that are full of them
+/// (docs/benchmarks.md).
+const RATE: u64 = 80_000;
 /// Bytes of records between the poll thread and here.
 const READ_AHEAD: usize = 4 << 20;
 
@@ -222,15 +225,22 @@ impl<'a> Replay<'a> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut tell = interval(TELL_EVERY);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rest = pin!(sleep(Duration::ZERO));
         loop {
             if self.open.is_empty() && self.deliveries.is_empty() {
                 return self.tell(true).await;
             }
+            let reads = rest.is_elapsed() && !self.open.is_empty() && self.deliveries.have_room();
             tokio::select! {
-                event = self.reader.next(), if !self.open.is_empty() && self.deliveries.have_room() => match event {
-                    Some(event) => self.on_read(event).await?,
+                event = self.reader.next(), if reads => match event {
+                    Some(event) => {
+                        let before = self.tally.selected;
+                        self.on_read(event).await?;
+                        rest.set(sleep(self.rest_after(self.tally.selected - before)));
+                    }
                     None => return Err(Ended::Failed("its reader has ended".to_owned())),
                 },
+                () = rest.as_mut(), if !rest.is_elapsed() => {}
                 answer = self.deliveries.next(), if !self.deliveries.is_empty() => {
                     self.tally.applied += answer.applied;
                     self.tally.expired += answer.expired;
@@ -242,6 +252,12 @@ impl<'a> Replay<'a> {
                 }
             }
         }
+    }
+
+    /// How long to wait after so many entries.
+    fn rest_after(&self, entries: u64) -> Duration {
+        let results = if self.order.dry_run { 0 } else { entries.saturating_mul(self.rounds.windows()) };
+        Duration::from_micros(results.saturating_mul(1_000_000) / RATE)
     }
 
     fn look_whether_it_moves(&mut self) -> Result<(), Ended> {

@@ -22,7 +22,7 @@ use tidegate_core::{
 use super::entry::Entry;
 
 /// Results that the rows of a round may correct: what a shard takes between two live frames.
-const RESULTS: usize = 4096;
+const RESULTS: usize = 1024;
 /// Bytes of a round, about.
 const BYTES: usize = 1 << 20;
 
@@ -64,6 +64,11 @@ impl Rounds {
             windows: usize::try_from(windows).unwrap_or(RESULTS),
             open: BTreeMap::new(),
         }
+    }
+
+    /// How many windows a record is in, at most.
+    pub(super) fn windows(&self) -> u64 {
+        self.windows as u64
     }
 
     /// A partition is read from here on.
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn a_round_is_full_by_the_results_that_its_rows_may_correct_and_by_span() {
         let hopping = "window: { hopping: { size: 64s, step: 1s } }\naggregates: [{ name: n, fn: count }]";
-        for (mut rounds, rows) in [(counting(), 4096), (rounds(hopping), 64)] {
+        for (mut rounds, rows) in [(counting(), 1024), (rounds(hopping), 16)] {
             for offset in 0..rows {
                 assert!(!rounds.is_full(P));
                 take(&mut rounds, 100 + offset, 1);
