@@ -17,6 +17,7 @@ use crate::{broker::plain, dev::root, services::Services};
 
 const SHARDS: i32 = 4;
 const HOUR: i64 = 3_600_000;
+const YEAR_2100: i64 = 4_102_444_800_000;
 
 fn job(name: &str, event_time: &str, delay: &str) -> String {
     format!(
@@ -185,6 +186,8 @@ fn corrected_to_what_sql_says(bootstrap: &str) {
     let part = services.replay_status(2, "the part", is_done);
     assert!(part.applied > 0 && part.expired == 0 && part.known == 0 && part.failed == 0, "{part:?}");
     assert!(part.left_out > part.applied, "{part:?}");
+    let verified = services.verify(YEAR_2100);
+    assert!(verified.contains(&format!("replayed={}", part.applied)), "{verified}");
 
     // All of it, while each process is killed.
     services.replay(&name, &[]);
@@ -204,6 +207,8 @@ fn corrected_to_what_sql_says(bootstrap: &str) {
     let (corrected, replayed) = last_results(bootstrap, &results, &header);
     assert_eq!(corrected, expected);
     assert!(replayed > 0);
+    let verified = services.verify(YEAR_2100);
+    assert!(verified.contains(&format!("replayed={late}")), "{verified}");
     assert_eq!(dead_letters(bootstrap, &dead), letters, "none comes back");
 
     // Once more: everything is known, nothing comes out.
@@ -242,6 +247,8 @@ fn a_job_that_was_mended_takes_what_it_could_not_read() {
     services.start_all();
     let said = services.replay(&name, &["--wait", "--reason", "no_event_time"]);
     assert!(said.contains(&format!("applied {records}, expired 0, known 0, failed 0")), "{said}");
+    let verified = services.verify(0);
+    assert!(verified.contains(&format!("replayed={records}")), "{verified}");
 }
 
 #[test]
