@@ -101,7 +101,6 @@ pub(crate) async fn lead(
     let topics = Topics { admin, kafka, job, durability };
     let control = job.control_topic();
     let leader = LeaderRecord::draw(instance);
-    let from_savepoint = from_savepoint.filter(|_| is_new);
     let patience = from_savepoint.map_or(TransactionOptions::default().transaction_timeout, |_| WHOLE_STATE);
     let desk = Desk { kafka: kafka.clone(), job: job.name.clone(), topic: control, leader, patience };
     // On a new cluster the first transaction takes a second, and so do the topics: both at once. A changelog is made only where
