@@ -7,6 +7,7 @@ use rdkafka::{
     admin::{AlterConfig, ResourceSpecifier},
     producer::{BaseProducer, BaseRecord, Producer},
 };
+use serde_json::Value;
 use tidegate_devbroker::{ApiKey, Fault};
 use tidegate_tests::{
     ApacheKafka, DevKafka,
@@ -58,6 +59,19 @@ pub fn send(producer: &BaseProducer, topic: &str, partition: i32, times: impl In
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// Waits until there are so many results in a topic; gives them by start of window.
+pub fn until_results(bootstrap: &str, topic: &str, partitions: i32, wanted: usize) -> Vec<Value> {
+    for _ in 0..1_200 {
+        let mut results = records_of(bootstrap, topic, partitions);
+        if results.len() >= wanted {
+            results.sort_by_key(|result| result["window_start"].as_i64());
+            return results;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("there are never {wanted} results in {topic}");
 }
 
 pub fn plain(bootstrap: &str) -> BaseProducer {
@@ -327,7 +341,7 @@ fn a_compacted_source_is_read_as_what_is_left_of_it() {
 }
 
 /// The values of a topic as JSON.
-fn records_of(bootstrap: &str, topic: &str, partitions: i32) -> Vec<serde_json::Value> {
+fn records_of(bootstrap: &str, topic: &str, partitions: i32) -> Vec<Value> {
     let read = |partition| {
         clients::read_to_end(bootstrap, topic, partition, Offset::Beginning, Isolation::ReadCommitted)
             .unwrap()

@@ -1,16 +1,9 @@
 //! A job goes on with aggregates added to it, in the middle of its windows.
 
-use std::{thread, time::Duration};
-
-use rdkafka::{Message, Offset};
-use serde_json::Value;
-use tidegate_tests::{
-    clients::{self, Isolation},
-    dev_kafka,
-};
+use tidegate_tests::{clients, dev_kafka};
 
 use crate::{
-    broker::{plain, send},
+    broker::{plain, send, until_results},
     services::Services,
 };
 
@@ -45,25 +38,6 @@ fn until_applied(services: &mut Services, records: u64) {
     });
 }
 
-/// Waits until there are so many results; gives them by start of window.
-fn until_results(bootstrap: &str, topic: &str, wanted: usize) -> Vec<Value> {
-    let read = |partition| {
-        clients::read_to_end(bootstrap, topic, partition, Offset::Beginning, Isolation::ReadCommitted)
-            .unwrap()
-    };
-    for _ in 0..1_200 {
-        let records = (0..SHARDS).flat_map(read);
-        let values = records.map(|record| serde_json::from_slice(record.payload().unwrap()).unwrap());
-        let mut results: Vec<Value> = values.collect();
-        if results.len() >= wanted {
-            results.sort_by_key(|result| result["window_start"].as_i64());
-            return results;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    panic!("there are never {wanted} results in {topic}");
-}
-
 fn goes_on(bootstrap: &str) {
     let name = clients::unique("evolves");
     let (source, sink) = (format!("{name}-in"), format!("{name}-out"));
@@ -91,7 +65,7 @@ fn goes_on(bootstrap: &str) {
     services.start("window-worker");
     send(&producer, &source, 0, 900..2_500);
 
-    let results = until_results(bootstrap, &sink, 2 * USERS);
+    let results = until_results(bootstrap, &sink, SHARDS, 2 * USERS);
     let (first, second) = results.split_at(USERS);
     assert_eq!((first.len(), second.len()), (USERS, USERS), "{results:?}");
     for (window, start) in [(first, 0), (second, 1_000)] {

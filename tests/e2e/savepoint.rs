@@ -1,16 +1,11 @@
 //! A job is stopped in the middle of its windows, its state written as files, and another job goes on from there with other shards.
 
-use std::{fs, path::Path, process::Output, thread, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, process::Output, thread, time::Duration};
 
-use rdkafka::{Message, Offset};
-use serde_json::Value;
-use tidegate_tests::{
-    clients::{self, Isolation},
-    dev_kafka,
-};
+use tidegate_tests::{clients, dev_kafka};
 
 use crate::{
-    broker::{plain, send},
+    broker::{plain, send, until_results},
     services::Services,
 };
 
@@ -36,29 +31,15 @@ state: {{ shards: {shards} }}
     )
 }
 
-/// The sums of `n` by start of window, once there are so many results.
-fn until_results(bootstrap: &str, job: &str, shards: i32, wanted: usize) -> Vec<(i64, u64)> {
-    let topic = format!("{job}-out");
-    let read = |partition| {
-        clients::read_to_end(bootstrap, &topic, partition, Offset::Beginning, Isolation::ReadCommitted)
-            .unwrap()
-    };
-    for _ in 0..1_200 {
-        let records = (0..shards).flat_map(read);
-        let values = records.map(|record| serde_json::from_slice(record.payload().unwrap()).unwrap());
-        let results: Vec<Value> = values.collect();
-        if results.len() >= wanted {
-            assert_eq!(results.len(), wanted, "{results:?}");
-            let mut sums = std::collections::BTreeMap::new();
-            for result in &results {
-                *sums.entry(result["window_start"].as_i64().unwrap()).or_default() +=
-                    result["n"].as_u64().unwrap();
-            }
-            return sums.into_iter().collect();
-        }
-        thread::sleep(Duration::from_millis(100));
+/// The sums of `n` by start of window, once there are so many results; there are never more.
+fn until_sums(bootstrap: &str, job: &str, shards: i32, wanted: usize) -> Vec<(i64, u64)> {
+    let results = until_results(bootstrap, &format!("{job}-out"), shards, wanted);
+    assert_eq!(results.len(), wanted, "{results:?}");
+    let mut sums = BTreeMap::new();
+    for result in &results {
+        *sums.entry(result["window_start"].as_i64().unwrap()).or_default() += result["n"].as_u64().unwrap();
     }
-    panic!("there are never {wanted} results in {topic}");
+    sums.into_iter().collect()
 }
 
 fn said(output: &Output) -> String {
@@ -85,7 +66,7 @@ fn goes_on_from_a_savepoint(bootstrap: &str) {
         PARTITIONS.iter().for_each(|partition| send(&producer, &source, *partition, times.clone()));
     };
     feed(0..1_500);
-    assert_eq!(until_results(bootstrap, &name, 4, USERS), [(0, 2_000)]);
+    assert_eq!(until_sums(bootstrap, &name, 4, USERS), [(0, 2_000)]);
 
     let folder = services.folder.path().join("savepoint");
     let flags = ["--to", folder.to_str().unwrap()];
@@ -139,7 +120,7 @@ fn goes_on_from_a_savepoint(bootstrap: &str) {
     services.start("window-worker-1");
     feed(1_800..2_500);
     assert_eq!(
-        until_results(bootstrap, &next, 3, USERS),
+        until_sums(bootstrap, &next, 3, USERS),
         [(1_000, 2_000)],
         "the first window was put out before"
     );
