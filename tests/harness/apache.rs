@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 
 use crate::clients::client_config;
-use crate::{Pem, Requirement};
+use crate::{IdentityProvider, Pem, Requirement};
 
 const HARNESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/harness");
 const SETTINGS: &str = include_str!("kafka/server.properties");
@@ -46,10 +46,12 @@ impl Default for Place {
 pub struct Secured<'a> {
     /// Its certificate and key.
     pub pem: &'a Pem,
-    /// Who is let in, by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN; by OAUTHBEARER everyone with a token is, signed or not.
+    /// Who is let in, by SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN.
     pub user: &'a str,
     /// Its password.
     pub password: &'a str,
+    /// Whose tokens are good, by OAUTHBEARER, for as long as each says.
+    pub tokens: &'a IdentityProvider,
 }
 
 /// A broker of its own for one test, which may stop it and start it again. Most tests share [`apache_kafka`].
@@ -60,6 +62,8 @@ pub struct ApacheKafka {
     libs: PathBuf,
     bootstrap: String,
     secured: Option<String>,
+    /// Where the keys of the identity provider are.
+    keys: Option<String>,
     process: Option<Process>,
 }
 
@@ -146,8 +150,9 @@ impl ApacheKafka {
         );
         fs::write(directory.path().join("server.properties"), properties)?;
 
+        let keys = secured.map(|secured| secured.tokens.keys_url());
         let mut broker =
-            Self { directory, place, libs, bootstrap, secured: secured_bootstrap, process: None };
+            Self { directory, place, libs, bootstrap, secured: secured_bootstrap, keys, process: None };
         broker.format(secured)?;
         broker.run()?;
         broker.wait_until_ready()?;
@@ -304,6 +309,12 @@ impl ApacheKafka {
         command
             .args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+            // The brokers go to no place that is not named here.
+            .args(
+                self.keys
+                    .iter()
+                    .map(|keys| format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}")),
+            )
             .arg("-cp")
             .arg(self.libs.join("*"))
             .arg(class);
@@ -317,8 +328,9 @@ impl Secured<'_> {
         let keystore = directory.join("keystore.pem");
         let both = format!("{}{}", fs::read_to_string(&self.pem.key)?, fs::read_to_string(&self.pem.cert)?);
         fs::write(&keystore, both)?;
-        let (user, password) = (self.user, self.password);
+        let (user, password, tokens) = (self.user, self.password, self.tokens);
         let listener = "listener.name.sasl_ssl";
+        let bearer = "listener.name.sasl_ssl.oauthbearer";
         Ok([
             "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL".to_owned(),
             "sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER".to_owned(),
@@ -327,10 +339,14 @@ impl Secured<'_> {
             format!(
                 "{listener}.plain.sasl.jaas.config={SECURITY}.plain.PlainLoginModule required user_{user}=\"{password}\";"
             ),
-            format!(
-                "{listener}.oauthbearer.sasl.jaas.config={SECURITY}.oauthbearer.OAuthBearerLoginModule required \
-                 unsecuredLoginStringClaim_sub=\"broker\";"
-            ),
+            format!("{bearer}.sasl.jaas.config={SECURITY}.oauthbearer.OAuthBearerLoginModule required;"),
+            format!("{bearer}.sasl.server.callback.handler.class={SECURITY}.oauthbearer.OAuthBearerValidatorCallbackHandler"),
+            format!("{bearer}.sasl.oauthbearer.jwks.endpoint.url={}", tokens.keys_url()),
+            format!("{bearer}.sasl.oauthbearer.expected.issuer={}", IdentityProvider::ISSUER),
+            format!("{bearer}.sasl.oauthbearer.expected.audience={}", IdentityProvider::AUDIENCE),
+            format!("{bearer}.sasl.oauthbearer.clock.skew.seconds=0"),
+            // Whoever does not show a new token before the old one has run out is cut off.
+            format!("{bearer}.connections.max.reauth.ms=3600000"),
             "ssl.keystore.type=PEM".to_owned(),
             format!("ssl.keystore.location={}", keystore.display()),
         ]

@@ -7,11 +7,13 @@ mod apache;
 mod authority;
 pub mod clients;
 mod dev;
+mod identity;
 mod registry;
 mod requirement;
 
 pub use apache::{ApacheKafka, Place, Secured, apache_kafka, free_port};
 pub use authority::{Authority, Pem};
 pub use dev::{DevKafka, dev_kafka};
+pub use identity::IdentityProvider;
 pub use registry::SchemaRegistry;
 pub use requirement::Requirement;

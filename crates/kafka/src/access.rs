@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// Where the password is, where no file is named.
 const PASSWORD: &str = "TIDEGATE_KAFKA_SASL_PASSWORD";
+/// Where the secret for the token endpoint is, where no file is named.
+const CLIENT_SECRET: &str = "TIDEGATE_KAFKA_OAUTH_CLIENT_SECRET";
 
 /// The flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, clap::Args)]
@@ -36,6 +38,28 @@ pub struct Access {
     /// File with the password [default: the environment variable TIDEGATE_KAFKA_SASL_PASSWORD]
     #[arg(long, value_name = "FILE")]
     pub kafka_sasl_password_file: Option<PathBuf>,
+    /// Where an identity provider gives tokens, for OAUTHBEARER (the grant is client_credentials)
+    #[arg(long, value_name = "URL")]
+    pub kafka_oauth_endpoint: Option<String>,
+    /// Who we are to the identity provider
+    #[arg(long, value_name = "ID")]
+    pub kafka_oauth_client_id: Option<String>,
+    /// File with the secret that goes with it [default: the environment variable TIDEGATE_KAFKA_OAUTH_CLIENT_SECRET]
+    #[arg(long, value_name = "FILE")]
+    pub kafka_oauth_client_secret_file: Option<PathBuf>,
+    /// What the tokens are to be good for, as the identity provider names it
+    #[arg(long, value_name = "SCOPE")]
+    pub kafka_oauth_scope: Option<String>,
+    /// Certificates of the authorities that the identity provider's certificate may come from (PEM) [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub kafka_oauth_ca: Option<PathBuf>,
+}
+
+/// What is not on the command line because others could read it there, from the environment.
+#[derive(Default)]
+struct Secrets {
+    password: Option<String>,
+    client_secret: Option<String>,
 }
 
 /// How to speak to the brokers.
@@ -69,7 +93,7 @@ pub enum Mechanism {
     #[value(name = "SCRAM-SHA-512")]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
-    /// A token: `sasl.oauthbearer.…` in `--kafka-config`.
+    /// A token of an identity provider.
     #[value(name = "OAUTHBEARER")]
     #[serde(rename = "OAUTHBEARER")]
     OAuthBearer,
@@ -104,9 +128,12 @@ impl Access {
     ///
     /// [`Error::Access`]: a file that cannot be read, or flags that do not go together.
     pub fn config(&self, brokers: &str, client_id: impl Into<String>) -> Result<KafkaConfig> {
-        let password = std::env::var(PASSWORD).ok();
+        let secrets = Secrets {
+            password: std::env::var(PASSWORD).ok(),
+            client_secret: std::env::var(CLIENT_SECRET).ok(),
+        };
         let mut config = KafkaConfig::new(brokers, client_id);
-        config.extra = self.properties(password)?;
+        config.extra = self.properties(secrets)?;
         Ok(config)
     }
 
@@ -121,12 +148,17 @@ impl Access {
             ("--kafka-sasl-mechanism", self.kafka_sasl_mechanism.map(|it| it.name().to_owned())),
             ("--kafka-sasl-username", self.kafka_sasl_username.clone()),
             ("--kafka-sasl-password-file", path(&self.kafka_sasl_password_file)),
+            ("--kafka-oauth-endpoint", self.kafka_oauth_endpoint.clone()),
+            ("--kafka-oauth-client-id", self.kafka_oauth_client_id.clone()),
+            ("--kafka-oauth-client-secret-file", path(&self.kafka_oauth_client_secret_file)),
+            ("--kafka-oauth-scope", self.kafka_oauth_scope.clone()),
+            ("--kafka-oauth-ca", path(&self.kafka_oauth_ca)),
         ];
         let given = flags.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
         given.flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }
 
-    fn properties(&self, environment: Option<String>) -> Result<BTreeMap<String, String>> {
+    fn properties(&self, environment: Secrets) -> Result<BTreeMap<String, String>> {
         let mut properties = match &self.kafka_config {
             Some(path) => parse(path, &read("--kafka-config", path)?)?,
             None => BTreeMap::new(),
@@ -144,13 +176,28 @@ impl Access {
             read("--kafka-tls-ca", path)?;
             set("ssl.ca.location", Some(path.display().to_string()));
         }
-        let password = match &self.kafka_sasl_password_file {
-            Some(path) => {
-                Some(read("--kafka-sasl-password-file", path)?.trim_end_matches(['\r', '\n']).to_owned())
-            }
-            None => environment,
+        let secret = |flag: &str, file: &Option<PathBuf>, environment| match file {
+            Some(path) => Ok(Some(read(flag, path)?.trim_end_matches(['\r', '\n']).to_owned())),
+            None => Ok::<_, Error>(environment),
         };
-        set("sasl.password", password);
+        let password = &self.kafka_sasl_password_file;
+        set("sasl.password", secret("--kafka-sasl-password-file", password, environment.password)?);
+        if let Some(endpoint) = &self.kafka_oauth_endpoint {
+            set("sasl.oauthbearer.method", Some("oidc".to_owned()));
+            set("sasl.oauthbearer.token.endpoint.url", Some(endpoint.clone()));
+        }
+        set("sasl.oauthbearer.client.id", self.kafka_oauth_client_id.clone());
+        set("sasl.oauthbearer.scope", self.kafka_oauth_scope.clone());
+        let client_secret = &self.kafka_oauth_client_secret_file;
+        set(
+            "sasl.oauthbearer.client.secret",
+            secret("--kafka-oauth-client-secret-file", client_secret, environment.client_secret)?,
+        );
+        if let Some(path) = &self.kafka_oauth_ca {
+            // Without it librdkafka would trust nobody, and not say why.
+            read("--kafka-oauth-ca", path)?;
+            set("https.ca.location", Some(path.display().to_string()));
+        }
         consistent(&properties)?;
         Ok(properties)
     }
@@ -159,6 +206,9 @@ impl Access {
 fn consistent(properties: &BTreeMap<String, String>) -> Result<()> {
     let get = |key: &str| properties.get(key).map(String::as_str).filter(|value| !value.is_empty());
     let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
+    if get("sasl.oauthbearer.method") == Some("oidc") && mechanism != Some("OAUTHBEARER") {
+        return Err(access("a token endpoint needs `--kafka-sasl-mechanism OAUTHBEARER`"));
+    }
     let sasl = get("security.protocol").is_some_and(|it| it.to_ascii_lowercase().starts_with("sasl_"));
     match (sasl, mechanism) {
         (false, None) => Ok(()),
@@ -179,8 +229,39 @@ fn consistent(properties: &BTreeMap<String, String>) -> Result<()> {
             }
             Ok(())
         }
+        (true, Some("OAUTHBEARER")) => tokens(get),
         (true, Some(_)) => Ok(()),
     }
+}
+
+/// Whether it is said where the tokens come from. Grants other than client_credentials are looked at by librdkafka.
+fn tokens<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<()> {
+    let has = |keys: [&str; 2]| keys.into_iter().any(|key| get(key).is_some());
+    if get("sasl.oauthbearer.method") != Some("oidc") {
+        let unsigned = get("enable.sasl.oauthbearer.unsecure.jwt") == Some("true");
+        return if unsigned {
+            Ok(())
+        } else {
+            Err(access("OAUTHBEARER needs a place to get tokens from: `--kafka-oauth-endpoint`"))
+        };
+    }
+    let by_secret = get("sasl.oauthbearer.grant.type").is_none_or(|grant| grant == "client_credentials")
+        && get("sasl.oauthbearer.metadata.authentication.type").is_none_or(|kind| kind == "none");
+    if !by_secret {
+        return Ok(());
+    }
+    if get("sasl.oauthbearer.token.endpoint.url").is_none() {
+        return Err(access("OAUTHBEARER needs a place to get tokens from: `--kafka-oauth-endpoint`"));
+    }
+    if !has(["sasl.oauthbearer.client.id", "sasl.oauthbearer.client.credentials.client.id"]) {
+        return Err(access("the token endpoint has to know who asks: `--kafka-oauth-client-id`"));
+    }
+    if !has(["sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.credentials.client.secret"]) {
+        return Err(access(format!(
+            "the token endpoint wants a secret: `--kafka-oauth-client-secret-file`, or the environment variable {CLIENT_SECRET}"
+        )));
+    }
+    Ok(())
 }
 
 /// `name=value` a line; `#` begins a comment. Errors name the line and never what is in it.
@@ -232,6 +313,10 @@ mod tests {
         Command::try_parse_from([&["command"], arguments].concat()).unwrap().access
     }
 
+    fn environment(password: &str) -> Secrets {
+        Secrets { password: Some(password.to_owned()), client_secret: None }
+    }
+
     fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -257,16 +342,19 @@ mod tests {
             "--kafka-sasl-password-file",
             &password,
         ]);
-        let properties = access.properties(Some("from the environment".to_owned())).unwrap();
+        let properties = access.properties(environment("from the environment")).unwrap();
         let get = |key: &str| properties[key].as_str();
         assert_eq!((get("security.protocol"), get("sasl.mechanism")), ("sasl_ssl", "SCRAM-SHA-512"));
         assert_eq!((get("sasl.username"), get("sasl.password"), get("linger.ms")), ("someone", SECRET, "7"));
         let again = flags(&access.arguments().iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(again.properties(None).unwrap(), properties);
+        assert_eq!(again.properties(Secrets::default()).unwrap(), properties);
 
-        let only = flags(&["--kafka-config", &config]).properties(Some(SECRET.to_owned())).unwrap();
+        let only = flags(&["--kafka-config", &config]).properties(environment(SECRET)).unwrap();
         assert_eq!(only["sasl.password"], SECRET);
-        assert!(flags(&[]).properties(None).unwrap().is_empty(), "without flags all is plain text");
+        assert!(
+            flags(&[]).properties(Secrets::default()).unwrap().is_empty(),
+            "without flags all is plain text"
+        );
     }
 
     #[test]
@@ -277,6 +365,8 @@ mod tests {
         let brokers = file(&folder, "brokers", "bootstrap.servers=here:9092\n");
         let sasl = ["--kafka-security-protocol", "sasl_ssl"];
         let scram = [&sasl[..], &["--kafka-sasl-mechanism", "SCRAM-SHA-256"]].concat();
+        let token = [&sasl[..], &["--kafka-sasl-mechanism", "OAUTHBEARER"]].concat();
+        let endpoint = [&token[..], &["--kafka-oauth-endpoint", "https://login.example/token"]].concat();
         for (arguments, said) in [
             (vec!["--kafka-config", "/no/such/file"], "/no/such/file"),
             (vec!["--kafka-tls-ca", "/no/such/ca"], "--kafka-tls-ca"),
@@ -287,10 +377,53 @@ mod tests {
             (sasl.to_vec(), "--kafka-sasl-mechanism"),
             (scram.clone(), "--kafka-sasl-username"),
             ([&scram[..], &["--kafka-sasl-username", "someone"]].concat(), PASSWORD),
+            ([&scram[..], &endpoint[4..]].concat(), "--kafka-sasl-mechanism OAUTHBEARER"),
+            (token, "--kafka-oauth-endpoint"),
+            (endpoint.clone(), "--kafka-oauth-client-id"),
+            ([&endpoint[..], &["--kafka-oauth-client-id", "tidegate"]].concat(), CLIENT_SECRET),
+            ([&endpoint[..], &["--kafka-oauth-ca", "/no/such/ca"]].concat(), "--kafka-oauth-ca"),
         ] {
-            let error = flags(&arguments).properties(None).unwrap_err().to_string();
+            let error = flags(&arguments).properties(Secrets::default()).unwrap_err().to_string();
             assert!(error.contains(said) && !error.contains(SECRET), "{error}");
         }
+    }
+
+    #[test]
+    fn tokens_come_from_an_endpoint_or_unsigned_where_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, secret) = (file(&folder, "ca.crt", "…"), file(&folder, "secret", &format!("{SECRET}\n")));
+        let token = ["--kafka-security-protocol=sasl_ssl", "--kafka-sasl-mechanism=OAUTHBEARER"];
+        let endpoint = [
+            &token[..],
+            &["--kafka-oauth-endpoint=https://login.example/token", "--kafka-oauth-client-id=tidegate"],
+            &["--kafka-oauth-scope=kafka", "--kafka-oauth-ca", &ca],
+        ]
+        .concat();
+        let access = flags(&[&endpoint[..], &["--kafka-oauth-client-secret-file", &secret]].concat());
+        let properties = access.properties(Secrets::default()).unwrap();
+        let get = |key: &str| properties[&format!("sasl.oauthbearer.{key}")].as_str();
+        assert_eq!((get("method"), get("token.endpoint.url")), ("oidc", "https://login.example/token"));
+        assert_eq!((get("client.id"), get("client.secret"), get("scope")), ("tidegate", SECRET, "kafka"));
+        assert_eq!(properties["https.ca.location"], ca);
+        let again = flags(&access.arguments().iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(again, access);
+        let config = format!("{:?}", KafkaConfig { extra: properties, ..KafkaConfig::default() });
+        assert!(config.contains("login.example") && !config.contains(SECRET), "{config}");
+
+        let from_environment = Secrets { password: None, client_secret: Some(SECRET.to_owned()) };
+        let properties = flags(&endpoint).properties(from_environment).unwrap();
+        assert_eq!(properties["sasl.oauthbearer.client.secret"], SECRET);
+
+        let unsigned = file(&folder, "unsigned", "enable.sasl.oauthbearer.unsecure.jwt=true\n");
+        let unsigned = flags(&[&token[..], &["--kafka-config", &unsigned]].concat());
+        assert!(unsigned.properties(Secrets::default()).is_ok());
+        let key = file(
+            &folder,
+            "key",
+            "sasl.oauthbearer.method=oidc\nsasl.oauthbearer.grant.type=urn:ietf:params:oauth:grant-type:jwt-bearer\n",
+        );
+        let key = flags(&[&token[..], &["--kafka-config", &key]].concat());
+        assert!(key.properties(Secrets::default()).is_ok(), "another grant is librdkafka's to judge");
     }
 
     #[test]

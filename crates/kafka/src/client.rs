@@ -11,21 +11,24 @@ use tidegate_core::time::{Offset, Partition};
 
 use crate::error::{Error, Result};
 use crate::outage;
+use crate::token::NoToken;
 
 /// The last thing the client complained about on its own (a refused connection, for instance).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastComplaint(Arc<Mutex<Option<Complaint>>>);
 
 #[derive(Clone, Debug)]
-struct Complaint {
-    reason: String,
+enum Complaint {
+    /// No broker answers.
+    Unreachable(String),
     /// A broker answers, and does not let us in.
-    denied: bool,
+    Denied(String),
+    /// There is no token to show to the brokers.
+    NoToken(NoToken),
 }
 
 impl LastComplaint {
-    fn set(&self, reason: &str, denied: bool) {
-        let complaint = Complaint { reason: reason.to_owned(), denied };
+    fn set(&self, complaint: Complaint) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint);
     }
 
@@ -39,9 +42,14 @@ impl LastComplaint {
 
     /// Why `brokers` cannot be reached, if the client has said.
     pub(crate) fn error(&self, brokers: &str) -> Option<Error> {
-        let Complaint { reason, denied } = self.get()?;
         let brokers = brokers.to_owned();
-        Some(if denied { Error::Denied { brokers, reason } } else { Error::Unreachable { brokers, reason } })
+        Some(match self.get()? {
+            Complaint::Unreachable(reason) => Error::Unreachable { brokers, reason },
+            Complaint::Denied(reason) => Error::Denied { brokers, reason },
+            Complaint::NoToken(NoToken { endpoint, reason, refused }) => {
+                Error::NoToken { brokers, endpoint, reason, refused }
+            }
+        })
     }
 }
 
@@ -53,7 +61,7 @@ pub(crate) struct LogContext {
 
 impl ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(level, facility, message);
+        trace_log(&self.complaint, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -65,7 +73,11 @@ impl ClientContext for LogContext {
 const CONNECTION: [&str; 2] = ["FAIL", "REQTMOUT"];
 
 /// A line of librdkafka's log.
-pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+pub(crate) fn trace_log(complaint: &LastComplaint, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if let Some(no_token) = NoToken::from_log(facility, message) {
+        complaint.set(Complaint::NoToken(no_token));
+        return say_outage(facility, message);
+    }
     if CONNECTION.contains(&facility) {
         return say_outage(facility, message);
     }
@@ -88,7 +100,14 @@ pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &str) {
     // "All brokers down" follows the reason for it; the reason is what helps.
     if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
-        complaint.set(reason, error.rdkafka_error_code().is_some_and(is_denial));
+        match (NoToken::from_error(reason), complaint.get()) {
+            (Some(no_token), Some(Complaint::NoToken(logged))) if logged.says_more_than(&no_token) => {}
+            (Some(no_token), _) => complaint.set(Complaint::NoToken(no_token)),
+            (None, _) if error.rdkafka_error_code().is_some_and(is_denial) => {
+                complaint.set(Complaint::Denied(reason.to_owned()));
+            }
+            (None, _) => complaint.set(Complaint::Unreachable(reason.to_owned())),
+        }
     }
     match error.rdkafka_error_code() {
         // "Communication failure with broker" is what a refused connection is.

@@ -31,7 +31,7 @@ impl fmt::Debug for KafkaConfig {
 
 /// What may be shown of a property's value.
 pub(crate) fn shown<'a>(key: &str, value: &'a str) -> &'a str {
-    let secret = ["password", "secret", "key.pem", "jaas", "oauthbearer.config"];
+    let secret = ["password", "secret", "key.pem", "jaas", "passphrase", "oauthbearer.config"];
     if secret.iter().any(|part| key.contains(part)) { "[secret]" } else { value }
 }
 

@@ -26,13 +26,29 @@ pub enum Error {
     /// Brokers answer, and do not let us in.
     #[error(
         "the brokers `{brokers}` and this client do not come together: {reason}; check user, password and certificates \
-         (`--kafka-sasl-…`, `--kafka-tls-ca`, `--kafka-config`)"
+         (`--kafka-sasl-…`, `--kafka-tls-ca`, `--kafka-config`), or who gives the tokens (`--kafka-oauth-…`)"
     )]
     Denied {
         /// The configured bootstrap servers.
         brokers: String,
         /// What the client said last.
         reason: String,
+    },
+    /// There is no token to show to the brokers.
+    #[error(
+        "no token for the brokers `{brokers}`{}: {reason}; check the token endpoint, client id and secret, and who has signed \
+         the endpoint's certificate (`--kafka-oauth-…`, `--kafka-config`)",
+        .endpoint.as_ref().map(|endpoint| format!(" from `{endpoint}`")).unwrap_or_default()
+    )]
+    NoToken {
+        /// The configured bootstrap servers.
+        brokers: String,
+        /// The token endpoint, where it was asked.
+        endpoint: Option<String>,
+        /// What it answered, or why it did not.
+        reason: String,
+        /// It has answered, and will answer the same.
+        refused: bool,
     },
     /// The flags that say how to get into the cluster cannot be used.
     #[error("{reason}")]
@@ -155,6 +171,7 @@ impl Error {
         use RDKafkaErrorCode as Code;
         match self {
             Self::Unreachable { .. } | Self::OpenTransaction { .. } | Self::TimedOut { .. } => true,
+            Self::NoToken { refused, .. } => !refused,
             Self::Denied { .. }
             | Self::Access { .. }
             | Self::Config { .. }

@@ -29,6 +29,7 @@ mod producer;
 mod reader;
 mod sample;
 mod scan;
+mod token;
 mod topic;
 mod transaction;
 

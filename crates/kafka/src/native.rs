@@ -63,7 +63,7 @@ pub(crate) struct ConsumerContext {
 
 impl ClientContext for ConsumerContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(level, facility, message);
+        trace_log(&self.complaint, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -409,7 +409,7 @@ fn give_up_assignment(client: *mut sys::rd_kafka_t) {
 }
 
 unsafe extern "C" fn on_log(
-    _: *const sys::rd_kafka_t,
+    client: *const sys::rd_kafka_t,
     level: c_int,
     facility: *const c_char,
     message: *const c_char,
@@ -421,8 +421,13 @@ unsafe extern "C" fn on_log(
         6 => RDKafkaLogLevel::Info,
         7.. => RDKafkaLogLevel::Debug,
     };
-    // SAFETY: librdkafka passes live strings.
-    unsafe { trace_log(level, &text(facility), &text(message)) }
+    // SAFETY: the opaque pointer of a live client is its context; librdkafka passes live strings.
+    unsafe {
+        let context = sys::rd_kafka_opaque(client).cast::<ConsumerContext>().cast_const();
+        let silent = LastComplaint::default();
+        let complaint = context.as_ref().map_or(&silent, |context| &context.complaint);
+        trace_log(complaint, level, &text(facility), &text(message));
+    }
 }
 
 unsafe extern "C" fn on_error(

@@ -32,7 +32,7 @@ pub(crate) struct QuietContext {
 
 impl ClientContext for QuietContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(level, facility, message);
+        trace_log(&self.complaint, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -54,7 +54,7 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(level, facility, message);
+        trace_log(&self.complaint, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
