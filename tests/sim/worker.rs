@@ -202,7 +202,14 @@ impl Worker {
                     Some(known) => Feed { sessions: known.sessions, ..feed },
                     None => feed,
                 };
-                self.feeds.retain(|other, feed| feed.ingest != ingest || *other == link);
+                let process = self.process();
+                self.feeds.retain(|other, feed| {
+                    let ended = feed.ingest == ingest;
+                    if ended {
+                        ctx.close(*other, process);
+                    }
+                    !ended
+                });
                 self.feeds.insert(link, feed);
                 self.forget_ended_streams(ctx);
                 let shards: Vec<_> = self.shards.keys().copied().collect();

@@ -98,6 +98,8 @@ pub struct SourcePartition {
     committed: BTreeMap<Shard, Offset>,
     main: Option<Lane>,
     catch_up: Option<Lane>,
+    /// Where a main lane that was left had come to, and its watermark there: it holds again once the next one has come as far.
+    left: Option<(Offset, EventTime)>,
     sessions: u64,
     alignment: Alignment,
     announced: Option<Announcement>,
@@ -163,6 +165,7 @@ impl SourcePartition {
             committed: BTreeMap::new(),
             main: None,
             catch_up: None,
+            left: None,
             sessions: 0,
             alignment: Alignment::default(),
             announced: None,
@@ -288,7 +291,10 @@ impl SourcePartition {
 
     /// Nobody is fed live: reading on would only widen the gap. A catch-up lane, if there is one, becomes the main lane.
     fn leave_main(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        self.main = None;
+        if let Some(lane) = self.main.take() {
+            let promise = lane.tracker().watermark().map(|watermark| (lane.position(), watermark));
+            self.left = self.left.or(promise);
+        }
         self.assigned_at = now;
         effects.push(Effect::Stop(LaneKind::Main));
         if let Some(lane) = self.catch_up.take() {
@@ -630,8 +636,21 @@ impl SourcePartition {
 
     fn cut(&mut self, kind: LaneKind, effects: &mut Vec<Effect>) {
         let state = self.activity.state;
+        if kind == LaneKind::Main {
+            self.take_up_what_was_left();
+        }
         if let Some(lane) = self.lane_mut(kind) {
             effects.extend(lane.cut(state).into_iter().map(|(worker, frame)| Effect::Frame(worker, frame)));
+        }
+    }
+
+    /// Between the shards' positions a new lane knows less than the one before had seen: records that only a catch-up lane reads.
+    fn take_up_what_was_left(&mut self) {
+        if let (Some(main), Some((position, watermark))) = (self.main.as_mut(), self.left)
+            && position <= main.position()
+        {
+            main.tracker_mut().raise(watermark);
+            self.left = None;
         }
     }
 

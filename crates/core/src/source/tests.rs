@@ -521,3 +521,25 @@ fn a_catch_up_that_starts_again_waits_anew() {
     read(&mut source, LaneKind::CatchUp, 0, 1, 300);
     assert_eq!(holds(&mut source), Some(true), "its reader was started, and does not wait by itself");
 }
+
+#[test]
+fn a_lane_that_starts_again_between_refusals_takes_up_the_watermark_of_the_one_before() {
+    let mut source = source(2);
+    source.wants(A, &[want(0, 0, None), want(1, 0, None)], Tick(0));
+    for (shard, offset, time) in [(0, 0, 50), (0, 1, 90), (1, 2, 60)] {
+        read(&mut source, LaneKind::Main, shard, offset, time);
+    }
+    source.tick(Tick(1));
+    // Shard 0 lacks the payload of its record at 1, shard 1 that at 2: only catching up is the largest event time read again.
+    let refused = |shard, next, in_band| Want { payloads: true, ..want(shard, next, in_band) };
+    let effects = source.wants(A, &[refused(0, 1, Some(40)), refused(1, 2, None)], Tick(2));
+    assert_eq!(starts(&effects), [(LaneKind::Main, 2), (LaneKind::CatchUp, 1)]);
+    assert_eq!(report(&source.tick(Tick(3))).and_then(|report| report.watermark), Some(EventTime(40)));
+    read(&mut source, LaneKind::Main, 1, 2, 60);
+    let sent = source.tick(Tick(4));
+    assert_eq!(
+        frames(&sent).iter().map(|(_, frame)| frame.watermark).collect::<Vec<_>>(),
+        [Some(EventTime(80))]
+    );
+    assert_eq!(report(&sent).and_then(|report| report.watermark), Some(EventTime(80)));
+}
