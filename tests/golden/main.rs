@@ -7,10 +7,7 @@ use tidegate_core::{
     dead_letter::Payload,
     entry::{EntryKey, Input},
     frame::{Frame, Rows, SessionId},
-    job::{
-        AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec},
     ordered::{Buffered, Kept, Place},
     replay::{
         Answered, AnsweredBlock,
@@ -130,25 +127,8 @@ fn a_part_of_a_run() {
 
 fn job() -> JobSpec {
     JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(10),
-            step: Span(10),
-            offset: Span(0),
-            zone: None,
-        }),
-        allowed_lateness: Span(0),
-        replay_ttl: Span::ZERO,
-        columns: Vec::new(),
-        aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],
+        aggregates: vec![AggregateSpec::new("n", AggregateFn::Count, None)],
+        ..JobSpec::of(OperatorSpec::tumbling(Span(10)))
     }
 }
 

@@ -213,28 +213,10 @@ impl Scenario {
     pub fn plain() -> Self {
         let job = JobSpec {
             shards: 4,
-            watermark: WatermarkSpec {
-                strategy: WatermarkStrategy::Bounded { delay: Span(20) },
-                idle_timeout: Span(400),
-                on_quiet: OnQuiet::Hold,
-                max_future_skew: None,
-                on_future: OnFuture::DeadLetter,
-                reanchor_after: None,
-            },
-            operator: OperatorSpec::Windows(WindowSpec {
-                size: Span(200),
-                step: Span(100),
-                offset: Span(0),
-                zone: None,
-            }),
-            allowed_lateness: Span(0),
-            replay_ttl: Span::ZERO,
+            watermark: WatermarkSpec { idle_timeout: Span(400), ..WatermarkSpec::bounded(Span(20)) },
             columns: vec![ColumnSpec::number("/v", 0)],
-            aggregates: vec![AggregateSpec {
-                name: "sum".into(),
-                function: AggregateFn::Sum,
-                column: Some(0),
-            }],
+            aggregates: vec![AggregateSpec::new("sum", AggregateFn::Sum, Some(0))],
+            ..JobSpec::of(OperatorSpec::hopping(Span(200), Span(100)))
         };
         Self {
             watermark: WatermarkConfig { report_interval_ms: 100, ..WatermarkConfig::of(&job) },
@@ -299,7 +281,7 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
     let columns: Vec<_> = (0..dice.within(0, 2))
         .map(|at| ColumnSpec::number(&format!("/v{at}"), dice.within(0, 2) as u32))
         .collect();
-    let mut aggregates = vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }];
+    let mut aggregates = vec![AggregateSpec::new("n", AggregateFn::Count, None)];
     let quantile =
         AggregateFn::Quantile { accuracy: PerMillion(10_000), ranks: Ranks::One(PerMillion(900_000)) };
     let functions = [
@@ -320,7 +302,7 @@ fn job(dice: &mut Dice, refresh: u64) -> JobSpec {
     for column in 0..columns.len() {
         for function in functions.clone() {
             if dice.chance(300) {
-                aggregates.push(AggregateSpec { name: "a".into(), function, column: Some(column) });
+                aggregates.push(AggregateSpec::new("a", function, Some(column)));
             }
         }
     }

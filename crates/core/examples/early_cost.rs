@@ -10,10 +10,7 @@ use tidegate_core::{
     announcement::{Announcement, AssignmentId, Term},
     block::JobId,
     frame::{Rows, SessionId, ShardFrame},
-    job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OperatorSpec, WatermarkSpec},
     shard::{Limits, Pane, ShardMachine, ShardState},
     time::{EventTime, Offset, Partition, Shard, Span, Tick},
 };
@@ -92,30 +89,15 @@ fn frame(batch: u64, names: &[String]) -> ShardFrame {
 }
 
 fn job() -> JobSpec {
-    let aggregate = |name: &str, function, column| AggregateSpec { name: name.to_owned(), function, column };
+    let aggregate = AggregateSpec::new;
     JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(2_000) },
-            idle_timeout: Span(5_000),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(10_000),
-            step: Span(10_000),
-            offset: Span(0),
-            zone: None,
-        }),
-        allowed_lateness: Span(0),
-        replay_ttl: Span(0),
+        watermark: WatermarkSpec::bounded(Span(2_000)),
         columns: vec![ColumnSpec::number("/amount", 2)],
         aggregates: vec![
             aggregate("clicks", AggregateFn::Count, None),
             aggregate("spend", AggregateFn::Sum, Some(0)),
             aggregate("largest", AggregateFn::Max, Some(0)),
         ],
+        ..JobSpec::of(OperatorSpec::tumbling(Span(10_000)))
     }
 }

@@ -6,10 +6,7 @@ use std::hint::black_box;
 
 use tidegate_core::{
     aggregate::{At, Layout},
-    job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, SessionSpec,
-        WatermarkSpec, WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OperatorSpec, SessionSpec, WatermarkSpec},
     sessions::Sessions,
     slices::Slices,
     time::{EventTime, Offset, Partition, Span},
@@ -62,31 +59,17 @@ fn main() {
 }
 
 fn job() -> JobSpec {
-    let aggregate = |name: &str, function, column| AggregateSpec { name: name.to_owned(), function, column };
+    let aggregate = AggregateSpec::new;
     JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(2_000) },
-            idle_timeout: Span(5_000),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(10_000),
-            step: Span(10_000),
-            offset: Span(0),
-            zone: None,
-        }),
+        watermark: WatermarkSpec::bounded(Span(2_000)),
         allowed_lateness: Span(5_000),
-        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/amount", 2)],
         aggregates: vec![
             aggregate("clicks", AggregateFn::Count, None),
             aggregate("spend", AggregateFn::Sum, Some(0)),
             aggregate("largest", AggregateFn::Max, Some(0)),
         ],
+        ..JobSpec::of(OperatorSpec::tumbling(Span(10_000)))
     }
 }
 

@@ -74,6 +74,21 @@ pub struct WatermarkSpec {
     pub reanchor_after: Option<u32>,
 }
 
+impl WatermarkSpec {
+    /// By a fixed delay; a partition is idle after a second, and a quiet topic holds the watermark.
+    #[must_use]
+    pub const fn bounded(delay: Span) -> Self {
+        Self {
+            strategy: WatermarkStrategy::Bounded { delay },
+            idle_timeout: Span(1_000),
+            on_quiet: OnQuiet::Hold,
+            max_future_skew: None,
+            on_future: OnFuture::DeadLetter,
+            reanchor_after: None,
+        }
+    }
+}
+
 /// What becomes of a record that is further ahead of the clock than the job allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFuture {
@@ -108,6 +123,18 @@ pub enum OperatorSpec {
 }
 
 impl OperatorSpec {
+    /// Windows one after the other, from the Unix epoch on.
+    #[must_use]
+    pub const fn tumbling(size: Span) -> Self {
+        Self::hopping(size, size)
+    }
+
+    /// Windows of `size` that start every `step`, from the Unix epoch on.
+    #[must_use]
+    pub const fn hopping(size: Span, step: Span) -> Self {
+        Self::Windows(WindowSpec { size, step, offset: Span::ZERO, zone: None })
+    }
+
     /// How long after the last record the last window ends that it can be in.
     #[must_use]
     pub fn reach(&self) -> Span {
@@ -262,6 +289,14 @@ pub struct AggregateSpec {
     pub column: Option<usize>,
 }
 
+impl AggregateSpec {
+    /// The result's field `name`: `function` of the column at `column`.
+    #[must_use]
+    pub fn new(name: &str, function: AggregateFn, column: Option<usize>) -> Self {
+        Self { name: name.to_owned(), function, column }
+    }
+}
+
 /// One input of the aggregates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnSpec {
@@ -394,6 +429,20 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// The simplest job: one shard, no disorder, nothing late or replayed, no aggregates.
+    #[must_use]
+    pub const fn of(operator: OperatorSpec) -> Self {
+        Self {
+            shards: 1,
+            watermark: WatermarkSpec::bounded(Span::ZERO),
+            operator,
+            allowed_lateness: Span::ZERO,
+            replay_ttl: Span::ZERO,
+            columns: Vec::new(),
+            aggregates: Vec::new(),
+        }
+    }
+
     /// How long after its end a window is kept. What is kept record by record goes as the watermark passes it, replay or not.
     #[must_use]
     pub fn retention(&self) -> Span {

@@ -53,10 +53,6 @@ fn column(pointer: &str, scale: u32) -> ColumnSpec {
     ColumnSpec::number(pointer, scale)
 }
 
-fn aggregate(name: &str, function: AggregateFn, column: Option<usize>) -> AggregateSpec {
-    AggregateSpec { name: name.to_owned(), function, column }
-}
-
 #[test]
 fn the_clicks_job_has_every_value_of_its_file() {
     let expected = Job {
@@ -94,9 +90,9 @@ fn the_clicks_job_has_every_value_of_its_file() {
             replay_ttl: Span(7_200_000),
             columns: vec![column("/amount", 6)],
             aggregates: vec![
-                aggregate("clicks", AggregateFn::Count, None),
-                aggregate("spend", AggregateFn::Sum, Some(0)),
-                aggregate("largest", AggregateFn::Max, Some(0)),
+                AggregateSpec::new("clicks", AggregateFn::Count, None),
+                AggregateSpec::new("spend", AggregateFn::Sum, Some(0)),
+                AggregateSpec::new("largest", AggregateFn::Max, Some(0)),
             ],
         },
         max_drift: Some(Span(300_000)),
@@ -301,11 +297,11 @@ fn a_field_is_one_column_for_each_scale_and_a_count_takes_any() {
     assert_eq!(
         job.core.aggregates,
         [
-            aggregate("seen", AggregateFn::Count, Some(2)),
-            aggregate("known", AggregateFn::Count, Some(0)),
-            aggregate("total", AggregateFn::Sum, Some(0)),
-            aggregate("mean", AggregateFn::Avg, Some(0)),
-            aggregate("fine", AggregateFn::Max, Some(1)),
+            AggregateSpec::new("seen", AggregateFn::Count, Some(2)),
+            AggregateSpec::new("known", AggregateFn::Count, Some(0)),
+            AggregateSpec::new("total", AggregateFn::Sum, Some(0)),
+            AggregateSpec::new("mean", AggregateFn::Avg, Some(0)),
+            AggregateSpec::new("fine", AggregateFn::Max, Some(1)),
         ]
     );
 }
@@ -320,8 +316,8 @@ fn quantiles_are_one_or_several_within_an_accuracy() {
     assert_eq!(
         job.core.aggregates,
         [
-            aggregate("p99", quantile(10_000, Ranks::One(PerMillion(990_000))), Some(0)),
-            aggregate("many", quantile(5_000, Ranks::Several(several)), Some(0)),
+            AggregateSpec::new("p99", quantile(10_000, Ranks::One(PerMillion(990_000))), Some(0)),
+            AggregateSpec::new("many", quantile(5_000, Ranks::Several(several)), Some(0)),
         ]
     );
     assert!(
@@ -343,12 +339,12 @@ fn what_is_taken_as_it_is_becomes_a_number_where_a_scale_is_given() {
     assert_eq!(
         job.core.aggregates,
         [
-            aggregate("first", AggregateFn::First, Some(0)),
-            aggregate("last", AggregateFn::Last, Some(1)),
-            aggregate("different", AggregateFn::Distinct, Some(0)),
-            aggregate("most", AggregateFn::TopK { k: 3 }, Some(0)),
-            aggregate("some", AggregateFn::Collect { limit: 100 }, Some(0)),
-            aggregate("known", AggregateFn::Count, Some(0)),
+            AggregateSpec::new("first", AggregateFn::First, Some(0)),
+            AggregateSpec::new("last", AggregateFn::Last, Some(1)),
+            AggregateSpec::new("different", AggregateFn::Distinct, Some(0)),
+            AggregateSpec::new("most", AggregateFn::TopK { k: 3 }, Some(0)),
+            AggregateSpec::new("some", AggregateFn::Collect { limit: 100 }, Some(0)),
+            AggregateSpec::new("known", AggregateFn::Count, Some(0)),
         ]
     );
     assert!(job.describe().contains("columns[0]: \"/a\" as it is\n"));

@@ -1,9 +1,6 @@
 use super::*;
 use crate::{
-    job::{
-        AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateSpec, ColumnSpec, JobSpec, OperatorSpec},
     time::{EventTime, Offset, Partition, Span},
 };
 use proptest::prelude::*;
@@ -13,25 +10,8 @@ fn quantile(ranks: Ranks) -> AggregateFn {
 }
 
 fn job() -> JobSpec {
-    let aggregate = |name: &str, function, column| AggregateSpec { name: name.into(), function, column };
+    let aggregate = AggregateSpec::new;
     JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(10),
-            step: Span(10),
-            offset: Span(0),
-            zone: None,
-        }),
-        allowed_lateness: Span(0),
-        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/a", 2), ColumnSpec::number("/b", 0)],
         aggregates: vec![
             aggregate("n", AggregateFn::Count, None),
@@ -50,6 +30,7 @@ fn job() -> JobSpec {
             aggregate("median", quantile(Ranks::One(PerMillion(500_000))), Some(1)),
             aggregate("ends", quantile(Ranks::Several(vec![PerMillion(0), PerMillion(1_000_000)])), Some(0)),
         ],
+        ..JobSpec::of(OperatorSpec::tumbling(Span(10)))
     }
 }
 
@@ -160,7 +141,7 @@ fn first_and_last_go_by_event_time_then_partition_then_offset() {
 
 #[test]
 fn values_as_they_are_come_out_as_json() {
-    let as_is = |name: &str, function| AggregateSpec { name: name.into(), function, column: Some(0) };
+    let as_is = |name: &str, function| AggregateSpec::new(name, function, Some(0));
     let layout = Layout::new(&JobSpec {
         columns: vec![ColumnSpec::as_is("/a")],
         aggregates: vec![

@@ -5,35 +5,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     aggregate::{self, At},
-    job::{
-        AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OperatorSpec},
     slices::Slices,
     time::{Offset, Partition, Span},
 };
 
 fn layout() -> Layout {
     Layout::new(&JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(10),
-            step: Span(10),
-            offset: Span(0),
-            zone: None,
-        }),
-        allowed_lateness: Span(0),
-        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/v", 0)],
-        aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Max, column: Some(0) }],
+        aggregates: vec![AggregateSpec::new("n", AggregateFn::Max, Some(0))],
+        ..JobSpec::of(OperatorSpec::tumbling(Span(10)))
     })
 }
 

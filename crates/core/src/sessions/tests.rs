@@ -2,10 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    job::{
-        AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, WatermarkSpec,
-        WatermarkStrategy,
-    },
+    job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec},
     time::Span,
 };
 use proptest::prelude::*;
@@ -13,20 +10,8 @@ use proptest::prelude::*;
 fn job(gap: i64, cut: Option<i64>) -> (JobSpec, SessionSpec) {
     let sessions = SessionSpec { gap: Span(gap), cut: cut.map(Span) };
     let job = JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Sessions(sessions),
-        allowed_lateness: Span(0),
-        replay_ttl: Span::ZERO,
-        columns: Vec::new(),
-        aggregates: vec![AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None }],
+        aggregates: vec![AggregateSpec::new("n", AggregateFn::Count, None)],
+        ..JobSpec::of(OperatorSpec::Sessions(sessions))
     };
     (job, sessions)
 }

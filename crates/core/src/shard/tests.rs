@@ -15,37 +15,19 @@ use crate::{
     announcement::Term,
     block::{Assembler, Block},
     frame::Column,
-    job::{
-        AggregateFn, AggregateSpec, ColumnSpec, OnFuture, OnQuiet, OperatorSpec, SlidingSpec, WatermarkSpec,
-        WatermarkStrategy, WindowSpec,
-    },
+    job::{AggregateFn, AggregateSpec, ColumnSpec, OperatorSpec, SlidingSpec},
 };
 use proptest::prelude::*;
 
 fn spec(size: i64, step: i64, lateness: i64) -> JobSpec {
     JobSpec {
-        shards: 1,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1_000),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(size),
-            step: Span(step),
-            offset: Span(0),
-            zone: None,
-        }),
         allowed_lateness: Span(lateness),
-        replay_ttl: Span::ZERO,
         columns: vec![ColumnSpec::number("/v", 0)],
         aggregates: vec![
-            AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None },
-            AggregateSpec { name: "sum".into(), function: AggregateFn::Sum, column: Some(0) },
+            AggregateSpec::new("n", AggregateFn::Count, None),
+            AggregateSpec::new("sum", AggregateFn::Sum, Some(0)),
         ],
+        ..JobSpec::of(OperatorSpec::hopping(Span(size), Span(step)))
     }
 }
 

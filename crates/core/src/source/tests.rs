@@ -1,7 +1,7 @@
 //! What the reader of a partition does, call by call.
 
 use super::*;
-use crate::job::{OnFuture, OnQuiet, OperatorSpec, WatermarkSpec, WatermarkStrategy, WindowSpec};
+use crate::job::{OperatorSpec, WatermarkSpec};
 use crate::time::Span;
 
 const A: WorkerRef = WorkerRef(1);
@@ -9,27 +9,8 @@ const B: WorkerRef = WorkerRef(2);
 const P: Partition = Partition(3);
 
 fn job(shards: u32) -> Arc<JobSpec> {
-    Arc::new(JobSpec {
-        shards,
-        watermark: WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(10) },
-            idle_timeout: Span(1_000),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        },
-        operator: OperatorSpec::Windows(WindowSpec {
-            size: Span(60),
-            step: Span(60),
-            offset: Span(0),
-            zone: None,
-        }),
-        allowed_lateness: Span(0),
-        replay_ttl: Span::ZERO,
-        columns: Vec::new(),
-        aggregates: Vec::new(),
-    })
+    let watermark = WatermarkSpec::bounded(Span(10));
+    Arc::new(JobSpec { shards, watermark, ..JobSpec::of(OperatorSpec::tumbling(Span(60))) })
 }
 
 fn source(shards: u32) -> SourcePartition {

@@ -1,7 +1,7 @@
 //! Every sequence of five events of one reader, against a table: idleness is proven, never guessed.
 
 use super::*;
-use crate::job::{OnFuture, OnQuiet, OperatorSpec, WatermarkSpec, WatermarkStrategy, WindowSpec};
+use crate::job::{OperatorSpec, WatermarkSpec};
 use crate::time::Span;
 
 const WORKER: WorkerRef = WorkerRef(1);
@@ -49,25 +49,8 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let job = JobSpec {
-            shards: 1,
-            watermark: WatermarkSpec {
-                strategy: WatermarkStrategy::Bounded { delay: Span(10) },
-                idle_timeout: Span(1_000),
-                on_quiet: OnQuiet::Hold,
-                max_future_skew: None,
-                on_future: OnFuture::DeadLetter,
-                reanchor_after: None,
-            },
-            operator: OperatorSpec::Windows(WindowSpec {
-                size: Span(60),
-                step: Span(60),
-                offset: Span(0),
-                zone: None,
-            }),
-            allowed_lateness: Span(0),
-            replay_ttl: Span::ZERO,
-            columns: Vec::new(),
-            aggregates: Vec::new(),
+            watermark: WatermarkSpec::bounded(Span(10)),
+            ..JobSpec::of(OperatorSpec::tumbling(Span(60)))
         };
         let mut source =
             SourcePartition::new(Arc::new(job), Partition(0), ReaderEpoch(1), Timing::default(), Tick(0));

@@ -4,7 +4,7 @@ use crate::{aggregate::Layout, job::SessionSpec};
 /// The job with an aggregate more.
 fn grown(spec: &JobSpec) -> JobSpec {
     let mut grown = spec.clone();
-    grown.aggregates.push(AggregateSpec { name: "max".into(), function: AggregateFn::Max, column: Some(0) });
+    grown.aggregates.push(AggregateSpec::new("max", AggregateFn::Max, Some(0)));
     grown
 }
 

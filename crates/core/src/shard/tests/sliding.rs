@@ -4,11 +4,7 @@ use super::*;
 
 #[test]
 fn a_window_takes_values_as_they_are() {
-    let aggregates = vec![AggregateSpec {
-        name: "which".into(),
-        function: AggregateFn::Collect { limit: 5 },
-        column: Some(0),
-    }];
+    let aggregates = vec![AggregateSpec::new("which", AggregateFn::Collect { limit: 5 }, Some(0))];
     let spec = JobSpec { columns: vec![ColumnSpec::as_is("/v")], aggregates, ..sliding(10) };
     let mut shard = owner(&spec);
     shard.announce(&announcement(1, 1, 1_000, &[]));
