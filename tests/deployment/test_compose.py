@@ -19,6 +19,14 @@ def test_the_topology_is_whole(compose):
         assert compose["services"][name]["depends_on"]["kafka"]["condition"] == "service_healthy"
 
 
+def test_whichever_coordinator_leads_can_be_asked_from_outside(compose):
+    published = [compose["services"][f"coordinator-{number}"]["ports"] for number in range(2)]
+    assert [(port["host_ip"], port["published"], port["target"]) for [port] in published] == [
+        ("127.0.0.1", "7400", 7400),
+        ("127.0.0.1", "7401", 7400),
+    ]
+
+
 def test_each_service_is_held_within_bounds(compose):
     for name, service in compose["services"].items():
         tag = service["image"].rpartition("/")[2].partition(":")[2]

@@ -75,7 +75,8 @@ pub async fn serve(config: Config, listener: TcpListener, gauges: Gauges, shutdo
     let Gauges { readiness, metrics, refusals } = gauges;
     let sign = Sign { job: config.job.name.clone(), seat, health, readiness, metrics };
     let candidate = Candidate { admin: Admin::open(&config.kafka)?, config, sign };
-    tracing::info!(address = ?listener.local_addr().ok(), tls = tls.is_some(), "serving");
+    let address = listener.local_addr().ok().map(tracing::field::display);
+    tracing::info!(address, tls = tls.is_some(), "serving");
     let stop = CancellationToken::new();
     let streams = Streams::new(seen, refusals.clone());
     let incoming = Incoming::new(listener, tls, refusals, Limits::default());

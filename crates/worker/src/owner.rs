@@ -155,7 +155,7 @@ impl<'a> Owner<'a> {
         let (_, sequence) = self.machine.state().identity();
         let (shard, open_rows) = (self.actor.shard.0, self.machine.state().open_rows());
         let watermark_ms = watermark.map(|time| time.millis());
-        let restore_ms = self.actor.restored_in.as_millis();
+        let restore_ms = u64::try_from(self.actor.restored_in.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(shard, sequence, watermark_ms, open_rows, restore_ms, "took the shard over");
         self.actor.ground.stats.restored(self.actor.shard, Standing::of(self.machine.state()));
         self.actor.tell(News::Ready).await;
