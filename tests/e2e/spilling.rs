@@ -15,11 +15,11 @@ use crate::services::Services;
 const WINDOW_MS: i64 = 60_000;
 const KEYS: i64 = 40_000;
 
-fn job(name: &str) -> String {
-    job_with(name, "shards: 4, memory: 1MiB")
-}
+/// A window of a minute, or for each key a session, which has ended when that window has.
+const TUMBLING: &str = "tumbling: { size: 60s }";
+const SESSION: &str = "session: { gap: 10s }";
 
-fn job_with(name: &str, state: &str) -> String {
+fn job_with(name: &str, window: &str, state: &str) -> String {
     format!(
         "name: {name}
 source:
@@ -27,7 +27,7 @@ source:
   key: {{ field: /user }}
   event_time: [{{ field: /ts, unit: ms }}]
 watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
-window: {{ tumbling: {{ size: {WINDOW_MS}ms }} }}
+window: {{ {window} }}
 allowed_lateness: 1s
 aggregates:
   - {{ name: n, fn: count }}
@@ -81,13 +81,13 @@ fn spilled(services: &Services, worker: &str) -> f64 {
 }
 
 /// Rounds over all keys in one window; between them what `disturb` does. Then the window ends.
-fn rounds(stem: &str, workers: &[&str], disturb: impl Fn(&mut Services, usize)) {
+fn rounds(stem: &str, window: &str, workers: &[&str], disturb: impl Fn(&mut Services, usize)) {
     let Some(broker) = tidegate_tests::apache_kafka() else { return };
     let bootstrap = broker.bootstrap();
     let name = clients::unique(stem);
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
-    let mut services = Services::new(bootstrap, &job(&name));
+    let mut services = Services::new(bootstrap, &job_with(&name, window, "shards: 4, memory: 1MiB"));
     services.start("watermark-coordinator");
     services.start("ingest");
     workers.iter().for_each(|worker| services.start(worker));
@@ -123,7 +123,7 @@ fn verify(services: &mut Services, keys: i64) {
 
 #[test]
 fn one_worker_killed_while_most_of_its_state_is_in_its_store_goes_on_from_there() {
-    rounds("spill-one", &["window-worker"], |services, round| {
+    rounds("spill-one", TUMBLING, &["window-worker"], |services, round| {
         services.kill("window-worker");
         if round == 1 {
             // Its disk is lost: all is built anew from the changelog, and spilled again.
@@ -134,8 +134,19 @@ fn one_worker_killed_while_most_of_its_state_is_in_its_store_goes_on_from_there(
 }
 
 #[test]
+fn sessions_go_on_from_the_store_and_from_the_changelog_with_most_of_them_beyond_memory() {
+    rounds("spill-sessions", SESSION, &["window-worker"], |services, round| {
+        services.kill("window-worker");
+        if round == 1 {
+            fs::remove_dir_all(services.state_of("window-worker")).unwrap();
+        }
+        services.start("window-worker");
+    });
+}
+
+#[test]
 fn two_workers_of_which_one_is_lost_with_its_disk_share_a_state_larger_than_memory() {
-    rounds("spill-two", &["window-worker", "window-worker-2"], |services, round| {
+    rounds("spill-two", TUMBLING, &["window-worker", "window-worker-2"], |services, round| {
         if round != 1 {
             return;
         }
@@ -146,13 +157,13 @@ fn two_workers_of_which_one_is_lost_with_its_disk_share_a_state_larger_than_memo
 }
 
 /// A job with one worker on Apache Kafka, for a measurement.
-fn measured(stem: &str, state: &str) -> Option<(Services, BaseProducer, String)> {
+fn measured(stem: &str, window: &str, state: &str) -> Option<(Services, BaseProducer, String)> {
     let broker = tidegate_tests::apache_kafka()?;
     let bootstrap = broker.bootstrap();
     let name = clients::unique(stem);
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
-    let mut services = Services::new(bootstrap, &job_with(&name, state));
+    let mut services = Services::new(bootstrap, &job_with(&name, window, state));
     services.start_all();
     let producer: BaseProducer =
         clients::client_config(bootstrap).set("enable.idempotence", "true").create().unwrap();
@@ -163,10 +174,20 @@ fn measured(stem: &str, state: &str) -> Option<(Services, BaseProducer, String)>
 #[test]
 #[ignore = "a measurement of minutes"]
 fn measure_five_million_keys_in_64_mib() {
+    five_million(TUMBLING);
+}
+
+/// A measurement: `cargo test -p tidegate-tests --test e2e measure_five -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement of minutes"]
+fn measure_five_million_sessions_in_64_mib() {
+    five_million(SESSION);
+}
+
+fn five_million(window: &str) {
     const MILLION: i64 = 1_000_000;
-    let Some((mut services, producer, topic)) = measured("spill-large", "shards: 16, memory: 64MiB") else {
-        return;
-    };
+    let state = "shards: 16, memory: 64MiB";
+    let Some((mut services, producer, topic)) = measured("spill-large", window, state) else { return };
     let begun = Instant::now();
     for millions in 1..=5 {
         send_keys(&producer, &topic, 0, 0, (millions - 1) * MILLION..millions * MILLION);
@@ -205,7 +226,7 @@ fn measure_restore_of_a_million_windows_in_one_shard() {
     const KEYS: i64 = 1_000_000;
     for memory in ["512MiB", "64MiB"] {
         let state = format!("shards: 1, memory: {memory}");
-        let Some((mut services, producer, topic)) = measured("restore", &state) else { return };
+        let Some((mut services, producer, topic)) = measured("restore", TUMBLING, &state) else { return };
         send_keys(&producer, &topic, 0, 0, 0..KEYS);
         covered_by(&mut services, KEYS, 1);
         for from in ["changelog", "store"] {

@@ -8,6 +8,7 @@
 //! 04 slice start  file         → the index of a part of a run: only in a local store
 //! 05 start        group key    → a session: its length, how often its result has been emitted, the row of accumulators
 //! 06 partition    block        → which dead letters of that block have come back ([`crate::replay`])
+//! 07 group key                 → nothing: what runs have of its sessions does not count, those in memory stand for them
 //! 10 event time  partition  offset → a record that waits, with its group key
 //! 11 event time  partition  offset → such a record in a run before a snapshot: only in a changelog
 //! ```
@@ -28,6 +29,7 @@ const BASE: u8 = 3;
 const INDEX: u8 = 4;
 const SESSION: u8 = 5;
 const ANSWERED: u8 = 6;
+const PULLED: u8 = 7;
 const BUFFERED: u8 = 16;
 const BUFFERED_BASE: u8 = 17;
 
@@ -48,6 +50,8 @@ pub enum EntryKey<'a> {
     Session(EventTime, &'a [u8]),
     /// Of a partition of the dead-letter topic, the block of offsets with this number.
     Answered(Partition, u64),
+    /// The sessions of a group key have been taken out of runs, into memory.
+    Pulled(&'a [u8]),
     /// A record that waits ([`crate::ordered`]).
     Buffered(Place),
     /// A record that waits in a run before a snapshot.
@@ -71,6 +75,10 @@ impl<'a> EntryKey<'a> {
             Self::Revision(time, key) => encode_timed(REVISION, *time, key, out),
             Self::Base(time, key) => encode_timed(BASE, *time, key, out),
             Self::Session(time, key) => encode_timed(SESSION, *time, key, out),
+            Self::Pulled(key) => {
+                out.push(PULLED);
+                out.extend_from_slice(key);
+            }
             Self::Index(time, file) => encode_timed(INDEX, *time, &file.to_be_bytes(), out),
             Self::Buffered(place) => encode_placed(BUFFERED, *place, out),
             Self::BufferedBase(place) => encode_placed(BUFFERED_BASE, *place, out),
@@ -94,6 +102,9 @@ impl<'a> EntryKey<'a> {
             let (partition, block) = rest.split_first_chunk::<4>()?;
             let block = u64::from_be_bytes(block.try_into().ok()?);
             return Some(Self::Answered(Partition(u32::from_be_bytes(*partition)), block));
+        }
+        if *kind == PULLED {
+            return Some(Self::Pulled(rest));
         }
         if matches!(*kind, BUFFERED | BUFFERED_BASE) {
             let mut rest = rest;
@@ -153,8 +164,8 @@ pub fn purged_ranges(operator: &OperatorSpec, purged: EventTime) -> [(Vec<u8>, V
 
 /// The keys of all rows and records that wait, start inclusive and end exclusive.
 #[must_use]
-pub fn all_rows() -> [(Vec<u8>, Vec<u8>); 2] {
-    [(vec![ROW], vec![ROW + 1]), (vec![BUFFERED], vec![BUFFERED + 1])]
+pub fn all_rows() -> [(Vec<u8>, Vec<u8>); 4] {
+    [ROW, SESSION, PULLED, BUFFERED].map(|kind| (vec![kind], vec![kind + 1]))
 }
 
 /// Chunks whose names are below this are of windows that ended at or before `purged` ([`crate::runs::ChunkId::to_bytes`]).
@@ -253,7 +264,7 @@ mod tests {
         #[test]
         fn keys_and_values_read_back(time in any::<i64>(), key in any::<Vec<u8>>(), input in any::<(u64, Option<i64>, u64, u64)>()) {
             let place = Place { time: EventTime(time), partition: Partition(3), offset: Offset(input.0) };
-            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Buffered(place), EntryKey::BufferedBase(place), EntryKey::Answered(Partition(7), input.0), EntryKey::Position(Partition(7))] {
+            for entry in [EntryKey::Row(EventTime(time), &key), EntryKey::Revision(EventTime(time), &key), EntryKey::Base(EventTime(time), &key), EntryKey::Index(EventTime(time), 9), EntryKey::Session(EventTime(time), &key), EntryKey::Buffered(place), EntryKey::BufferedBase(place), EntryKey::Pulled(&key), EntryKey::Answered(Partition(7), input.0), EntryKey::Position(Partition(7))] {
                 let encoded = bytes(entry);
                 prop_assert_eq!(EntryKey::decode(&encoded), Some(entry));
             }

@@ -181,9 +181,8 @@ impl OperatorSpec {
     pub fn first_live_slice(&self, purged: EventTime) -> EventTime {
         match self {
             Self::Windows(windows) => Grid::new(windows).first_live_slice(purged),
-            Self::Sessions(_) => EventTime(i64::MIN),
-            // Parts of runs stand under their last record.
-            Self::Reorder | Self::Sliding(_) => purged,
+            // Parts of runs stand under their last record, or the last end in them.
+            Self::Sessions(_) | Self::Reorder | Self::Sliding(_) => purged,
         }
     }
 }

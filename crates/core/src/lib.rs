@@ -12,6 +12,7 @@ pub mod credit;
 pub mod dead_letter;
 pub mod drift;
 pub mod entry;
+mod fragments;
 pub mod frame;
 pub mod future;
 pub mod job;

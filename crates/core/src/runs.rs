@@ -257,7 +257,11 @@ impl Runs {
         parts.retain(|part| !inputs.contains(&part.file));
         let all_there = before - parts.len() == inputs.len();
         debug_assert!(all_there, "parts leave with their slice or by the one compaction under way");
-        self.insert(output);
+        if output.rows > 0 {
+            self.insert(output);
+        } else if parts.is_empty() {
+            self.slices.remove(&output.slice);
+        }
         all_there
     }
 
@@ -289,21 +293,35 @@ impl Runs {
         let mut found = false;
         let mut read = RowBuf::new(layout);
         for part in self.of_slice(slice) {
-            let Some(index) = part.chunk_of(key) else { continue };
-            let bytes = self.read(part, index)?;
-            let mut rest = bytes.get(CHECKSUM..).unwrap_or_default();
-            while let Some((other, value)) = take_row(&mut rest) {
-                if other == key {
-                    layout.decode(value, &mut read.row_mut()).ok_or_else(|| part.damaged(index))?;
-                    layout.merge(row, read.row());
-                    found = true;
-                }
-                if other >= key {
-                    break;
-                }
-            }
+            let of_part = self.with_row(part, key, |value| {
+                layout.decode(value, &mut read.row_mut())?;
+                layout.merge(row, read.row());
+                Some(())
+            })?;
+            found |= of_part.is_some();
         }
         Ok(found)
+    }
+
+    /// What `take` makes of the row that `key` has in a part; its `None` is a row that does not read.
+    pub(crate) fn with_row<T>(
+        &self,
+        part: &Part,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Unreadable> {
+        let Some(index) = part.chunk_of(key) else { return Ok(None) };
+        let bytes = self.read(part, index)?;
+        let mut rest = bytes.get(CHECKSUM..).unwrap_or_default();
+        while let Some((other, value)) = take_row(&mut rest) {
+            if other == key {
+                return take(value).map(Some).ok_or_else(|| part.damaged(index));
+            }
+            if other > key {
+                break;
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -15,13 +15,14 @@
     reason = "places come from the table, the chains and the set of ends, which name only taken slots"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     aggregate::{Layout, Row, RowMut, RowRun},
+    fragments::Fragment,
     job::SessionSpec,
     time::{EventTime, Watermark},
 };
@@ -40,6 +41,10 @@ pub struct Sessions {
     ends: BTreeSet<(EventTime, u32)>,
     free: Vec<u32>,
     key_bytes: usize,
+    /// Keys of which runs hold nothing that counts: their sessions were taken out of them.
+    pulled: HashSet<Box<[u8]>>,
+    /// X as of the last purge.
+    purged: Watermark,
     changes: Changes,
 }
 
@@ -52,6 +57,7 @@ struct Changes {
     /// Sessions that ended and were changed since by a record.
     late: Vec<u32>,
     retracted: Vec<Retracted>,
+    pulled: Vec<Box<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +75,8 @@ struct Slot {
     replayed: bool,
     /// The log has an entry of it.
     logged: bool,
+    /// The session that it is a part of has had its result, and ends where this says.
+    closed: bool,
 }
 
 /// A session.
@@ -111,6 +119,8 @@ impl Sessions {
             ends: BTreeSet::new(),
             free: Vec::new(),
             key_bytes: 0,
+            pulled: HashSet::new(),
+            purged: None,
             changes: Changes::default(),
         }
     }
@@ -238,13 +248,102 @@ impl Sessions {
         !was_dirty
     }
 
-    /// Forgets the sessions that ended at or before `purged`.
-    pub fn purge(&mut self, purged: EventTime) {
-        while let Some((end, at)) = self.ends.first().copied()
-            && end <= purged
-        {
-            self.remove(at as usize);
+    /// Forgets the sessions that ended at or before `purged`. Where runs have fragments too (`spilled`), what ended may be a part of
+    /// a session that has not: that stays until [`Sessions::close`] says where its session ends, or memory is spilled.
+    pub fn purge(&mut self, purged: EventTime, spilled: bool) {
+        let from = self.purged.filter(|_| spilled).map_or((EventTime(i64::MIN), 0), |before| (before, NONE));
+        self.purged = self.purged.max(Some(purged));
+        let to = (purged, NONE);
+        let ended: Vec<u32> = (from < to)
+            .then(|| self.ends.range(from..=to))
+            .into_iter()
+            .flatten()
+            .map(|(_, at)| *at)
+            .collect();
+        for at in ended {
+            let slot = &self.slots[at as usize];
+            if !spilled || slot.closed || self.pulled.contains(&slot.key) {
+                self.remove(at as usize);
+            }
         }
+    }
+
+    /// The session of `key` over `[start, end)` has had its result: what is here of it goes when all of it does.
+    pub(crate) fn close(&mut self, key: &[u8], (start, end): (EventTime, EventTime)) {
+        let parts: Vec<usize> = self.chain(key).filter(|at| self.slots[*at].overlaps(start, end)).collect();
+        for at in parts {
+            let slot = &mut self.slots[at];
+            slot.closed = true;
+            // Not a change: in the log and in runs it is the part that it is.
+            let before = std::mem::replace(&mut slot.end, end);
+            self.ends.remove(&(before, place(at)));
+            self.ends.insert((end, place(at)));
+        }
+    }
+
+    /// Forgets the sessions of `key` that ended at or before `purged`: a late record must not join them.
+    pub(crate) fn purge_key(&mut self, key: &[u8], purged: Watermark) {
+        let ended: Vec<usize> = self.chain(key).filter(|at| Some(self.slots[*at].end) <= purged).collect();
+        ended.into_iter().for_each(|at| self.remove(at));
+    }
+
+    /// Takes the sessions of `key`, all there are of it in memory and in runs, in the place of what is here and there.
+    pub(crate) fn pull(&mut self, layout: &Layout, key: &[u8], sessions: &[Fragment]) {
+        let known: Vec<usize> = self.chain(key).collect();
+        known.into_iter().for_each(|at| self.remove(at));
+        for session in sessions {
+            let at = self.insert(layout, key, session.start, session.end);
+            self.slots[at].emitted = session.emitted;
+            self.rows.row_mut(layout, at).set(session.row.row());
+            self.mark_dirty(at);
+        }
+        self.restore_pulled(key);
+        self.changes.pulled.push(key.into());
+    }
+
+    /// The log says that the sessions of `key` in runs do not count.
+    pub(crate) fn restore_pulled(&mut self, key: &[u8]) {
+        self.pulled.insert(key.into());
+    }
+
+    /// Whether the sessions of `key` in runs do not count.
+    pub(crate) fn is_pulled(&self, key: &[u8]) -> bool {
+        self.pulled.contains(key)
+    }
+
+    /// All keys of which that is so.
+    pub(crate) fn pulled(&self) -> impl Iterator<Item = &[u8]> {
+        self.pulled.iter().map(|key| &**key)
+    }
+
+    /// Takes those that have come to be so.
+    pub(crate) fn take_pulled(&mut self) -> Vec<Box<[u8]>> {
+        std::mem::take(&mut self.changes.pulled)
+    }
+
+    /// The place of the session of `key` that ends at `end`.
+    pub(crate) fn ends_at(&self, key: &[u8], end: EventTime) -> Option<u32> {
+        self.chain(key).find(|at| self.slots[*at].end == end).map(place)
+    }
+
+    /// Places of all sessions, by key and start.
+    pub(crate) fn sorted(&self) -> Vec<u32> {
+        let mut places: Vec<u32> = (0..self.places()).filter(|at| self.slots[*at as usize].taken).collect();
+        self.sort(&mut places);
+        places
+    }
+
+    /// By key and start.
+    fn sort(&self, places: &mut [u32]) {
+        places.sort_unstable_by(|a, b| {
+            let (a, b) = (&self.slots[*a as usize], &self.slots[*b as usize]);
+            (&a.key, a.start).cmp(&(&b.key, b.start))
+        });
+    }
+
+    /// None of it, of the same kind.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { purged: self.purged, ..Self::new(self.spec) }
     }
 
     /// The first end after `after`.
@@ -296,10 +395,11 @@ impl Sessions {
         place(self.slots.len())
     }
 
-    /// Takes the sessions that changed after they had ended: each has a further result, which is counted here, its revision given
-    /// with it, and whether a replayed record is among what changed it.
+    /// Takes the sessions that changed after they had ended, by key and start: each has a further result, which is counted here, its
+    /// revision given with it, and whether a replayed record is among what changed it.
     pub fn take_late(&mut self) -> Vec<(u32, u32, bool)> {
-        let places = std::mem::take(&mut self.changes.late);
+        let mut places = std::mem::take(&mut self.changes.late);
+        self.sort(&mut places);
         let mut late = Vec::with_capacity(places.len());
         for at in places {
             let slot = &mut self.slots[at as usize];
@@ -318,9 +418,11 @@ impl Sessions {
         !(self.changes.late.is_empty() && self.changes.retracted.is_empty())
     }
 
-    /// Takes the results that are no longer true.
+    /// Takes the results that are no longer true, by key and time.
     pub fn take_retracted(&mut self) -> Vec<Retracted> {
-        std::mem::take(&mut self.changes.retracted)
+        let mut retracted = std::mem::take(&mut self.changes.retracted);
+        retracted.sort_by(|a, b| (&a.key, a.start, a.end).cmp(&(&b.key, b.start, b.end)));
+        retracted
     }
 
     /// Start and key of the sessions that changed.
@@ -419,10 +521,13 @@ impl Sessions {
     pub fn bytes(&self) -> usize {
         /// An entry of a B-tree, at the filling that random insertion leaves.
         const END: usize = 24;
+        /// A key by itself, in a table.
+        const PULLED: usize = 40;
         self.slots.capacity() * size_of::<Slot>()
             + self.rows.bytes()
             + self.table.allocation_size()
             + self.key_bytes
+            + self.pulled.iter().map(|key| key.len() + PULLED).sum::<usize>()
             + self.ends.len() * END
             + (self.free.capacity() + self.changes.dirty.capacity()) * 4
     }
@@ -442,6 +547,7 @@ impl Sessions {
             late: false,
             replayed: false,
             logged: false,
+            closed: false,
         };
         let at = self.place(layout, slot);
         let slots = &self.slots;

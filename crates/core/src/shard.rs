@@ -20,6 +20,7 @@ mod revisions;
 pub mod savepoint;
 mod sessions;
 mod sliding;
+mod spilled_sessions;
 mod state;
 
 use std::{
@@ -101,6 +102,8 @@ pub struct ShardMachine {
     /// What the keys have in their sliding windows, once a result was due.
     sliding: Option<sliding::Sliding>,
     memory: Memory,
+    /// When memory was last empty, with runs of which half is of sessions that are gone: the newest run then, and X.
+    purging: Option<(u64, Watermark)>,
     /// About how many bytes the value of a row takes in the log.
     value_bytes: usize,
     /// A chunk did not read: the state is not whole, and nothing is committed any more.
@@ -197,6 +200,7 @@ impl ShardMachine {
             walk: None,
             sliding: None,
             memory: Memory::default(),
+            purging: None,
             value_bytes,
             failed: None,
         };
@@ -227,8 +231,9 @@ impl ShardMachine {
     }
 
     /// Sets how much memory the rows may take before they become a run; `None` where no local store takes runs: they stay.
-    pub const fn set_memory(&mut self, share: Option<usize>) {
+    pub fn set_memory(&mut self, share: Option<usize>) {
         self.memory.share = share;
+        self.memory.wanted |= share.is_some() && self.purging.is_none() && self.state.are_sessions_gone();
         if share.is_none() {
             self.memory.full = false;
         }
@@ -250,7 +255,7 @@ impl ShardMachine {
     /// A compaction that is due; only one at a time is under way.
     pub fn compaction(&mut self) -> Option<Compaction> {
         let boundary = self.cycle.as_ref().and_then(commit::Cycle::boundary);
-        self.state.compaction(boundary)
+        self.purge_of_sessions(boundary).or_else(|| self.state.compaction(boundary))
     }
 
     /// Takes the output of a compaction for its inputs, once the store has its chunks; false when the slice is gone.

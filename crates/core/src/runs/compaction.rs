@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{ChunkId, Merge, MergedRow, Part, PartWriter, Runs, Unreadable};
-use crate::{aggregate::Layout, slices::Slices, time::EventTime};
+use super::{ChunkId, Merge, MergedRow, Part, PartWriter, Runs, Unreadable, Walk};
+use crate::{
+    aggregate::Layout,
+    fragments::{BY_KEY, drop_ended, take_key},
+    slices::Slices,
+    time::{EventTime, Watermark},
+};
 
 /// A slice with so many parts is compacted.
 const MANY: usize = 8;
@@ -18,17 +23,63 @@ pub struct Compaction {
     runs: Runs,
     layout: Arc<Layout>,
     writer: PartWriter,
+    merging: Merging,
+}
+
+/// How rows of a key become one.
+#[derive(Clone, Copy, Debug)]
+enum Merging {
+    /// Partial aggregates of a slice.
+    Rows,
+    /// Fragments of sessions.
+    Fragments,
+    /// Fragments of sessions, and these are all there are: those that ended by then go.
+    AllFragments(Watermark),
 }
 
 impl Runs {
     /// A compaction that is due. Runs up to `boundary` are never merged with later ones: a snapshot walks the former only.
     pub(crate) fn compaction(&mut self, boundary: Option<u64>, layout: &Arc<Layout>) -> Option<Compaction> {
         let inputs = self.slices.values().find_map(|parts| due(parts, boundary))?;
+        self.compaction_of(inputs, Merging::Rows, layout)
+    }
+
+    /// The same of the fragments of sessions.
+    pub(crate) fn compaction_of_sessions(
+        &mut self,
+        boundary: Option<u64>,
+        layout: &Arc<Layout>,
+    ) -> Option<Compaction> {
+        let inputs = due(self.of_slice(BY_KEY), boundary)?;
+        self.compaction_of(inputs, Merging::Fragments, layout)
+    }
+
+    /// A compaction of all runs up to `run`, with which sessions go that ended by `purged`: no later record is to touch these, so
+    /// that memory must have been empty when `run` had been written, at this X. `None` where the boundary or nothing is in between.
+    pub(crate) fn purge_of_sessions(
+        &mut self,
+        (run, purged): (u64, Watermark),
+        boundary: Option<u64>,
+        layout: &Arc<Layout>,
+    ) -> Option<Compaction> {
+        if boundary.is_some_and(|boundary| boundary < run) {
+            return None;
+        }
+        let inputs = self.of_slice(BY_KEY).iter().filter(|part| part.run <= run).cloned().collect();
+        self.compaction_of(inputs, Merging::AllFragments(purged), layout)
+    }
+
+    fn compaction_of(
+        &mut self,
+        inputs: Vec<Arc<Part>>,
+        merging: Merging,
+        layout: &Arc<Layout>,
+    ) -> Option<Compaction> {
         let newest = inputs.last()?;
         let (slice, run) = (newest.slice, newest.run);
         let writer = self.writer(slice, run);
         let runs = Self { slices: BTreeMap::new(), store: self.store.clone(), ..*self };
-        Some(Compaction { slice, inputs, runs, layout: Arc::clone(layout), writer })
+        Some(Compaction { slice, inputs, runs, layout: Arc::clone(layout), writer, merging })
     }
 }
 
@@ -61,6 +112,25 @@ impl Compaction {
         mut self,
         mut store: impl FnMut(ChunkId, Arc<[u8]>) -> Result<(), E>,
     ) -> Result<Compacted, E> {
+        match self.merging {
+            Merging::Rows => self.merge_rows(&mut store)?,
+            Merging::Fragments => self.merge_fragments(None, &mut store)?,
+            Merging::AllFragments(purged) => self.merge_fragments(Some(purged), &mut store)?,
+        }
+        let mut output = self.writer.finish();
+        for (id, bytes) in output.held() {
+            store(id, bytes)?;
+        }
+        output.forget_held();
+        let inputs = self.inputs;
+        debug_assert!(inputs.iter().all(|part| part.slice == self.slice), "a compaction is of one slice");
+        Ok(Compacted { inputs, output })
+    }
+
+    fn merge_rows<E: From<Unreadable>>(
+        &mut self,
+        store: &mut impl FnMut(ChunkId, Arc<[u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let memory = Slices::default();
         let mut merge = Merge::default();
         for part in &self.inputs {
@@ -76,14 +146,33 @@ impl Compaction {
                 store(id, bytes)?;
             }
         }
-        let mut output = self.writer.finish();
-        for (id, bytes) in output.held() {
-            store(id, bytes)?;
+        Ok(())
+    }
+
+    /// `all`: these are all fragments there are, and X.
+    fn merge_fragments<E: From<Unreadable>>(
+        &mut self,
+        all: Option<Watermark>,
+        store: &mut impl FnMut(ChunkId, Arc<[u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut walk = Walk::from_start(self.inputs.iter(), &self.runs)?;
+        let mut value = Vec::new();
+        while let Some((key, mut row)) = take_key(&mut walk, &self.runs, &self.layout)? {
+            if let Some(purged) = all {
+                row.hides = false;
+                drop_ended(&mut row.fragments, purged);
+            }
+            if row.fragments.is_empty() && !row.hides {
+                continue;
+            }
+            value.clear();
+            row.encode(&self.layout, &mut value);
+            self.writer.push(&key, &value);
+            for (id, bytes) in self.writer.release() {
+                store(id, bytes)?;
+            }
         }
-        output.forget_held();
-        let inputs = self.inputs;
-        debug_assert!(inputs.iter().all(|part| part.slice == self.slice), "a compaction is of one slice");
-        Ok(Compacted { inputs, output })
+        Ok(())
     }
 }
 

@@ -204,6 +204,11 @@ impl PartCursor {
         }
     }
 
+    /// The larger, the newer.
+    pub(super) fn age(&self) -> (u64, u64) {
+        (self.part.run, self.part.file)
+    }
+
     pub(super) fn key(&self) -> &[u8] {
         self.bytes.get(self.key.clone()).unwrap_or_default()
     }

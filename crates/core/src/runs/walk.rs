@@ -1,4 +1,4 @@
-//! Rows of parts one by one, in order of their keys: of rows that never merge.
+//! Rows of parts one by one, in order of their keys, those of one key the newest first.
 //!
 //! A part is opened when the walk comes to its first key, so that as many chunks are in memory as parts overlap there.
 
@@ -23,14 +23,29 @@ pub(crate) struct Walk {
 struct ByKey(PartCursor);
 
 impl Walk {
+    /// A walk over all rows of `parts`.
+    pub(crate) fn from_start<'a>(
+        parts: impl Iterator<Item = &'a Arc<Part>>,
+        runs: &Runs,
+    ) -> Result<Self, Unreadable> {
+        let mut walk = Self::over(parts);
+        walk.open_due(runs)?;
+        Ok(walk)
+    }
+
+    fn over<'a>(parts: impl Iterator<Item = &'a Arc<Part>>) -> Self {
+        let mut closed: Vec<_> = parts.map(Arc::clone).collect();
+        closed.sort_by(|one, other| other.first_key().cmp(&one.first_key()));
+        Self { closed, ..Self::default() }
+    }
+
     /// A walk over the rows of `parts` behind `after`.
     pub(crate) fn new<'a>(
         parts: impl Iterator<Item = &'a Arc<Part>>,
         after: &[u8],
         runs: &Runs,
     ) -> Result<Self, Unreadable> {
-        let mut walk = Self { closed: parts.map(Arc::clone).collect(), ..Self::default() };
-        walk.closed.sort_by(|one, other| other.first_key().cmp(&one.first_key()));
+        let mut walk = Self::over(parts);
         while let Some(part) = walk.closed.pop_if(|part| part.first_key() <= Some(after)) {
             walk.open.extend(PartCursor::open(part, Some(after), runs)?.map(|cursor| Reverse(ByKey(cursor))));
         }
@@ -81,6 +96,6 @@ impl PartialOrd for ByKey {
 
 impl Ord for ByKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key().cmp(other.0.key())
+        self.0.key().cmp(other.0.key()).then_with(|| other.0.age().cmp(&self.0.age()))
     }
 }

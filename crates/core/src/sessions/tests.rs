@@ -93,7 +93,7 @@ proptest! {
             owner.take_retracted();
             owner.take_late();
             watermark += progress;
-            owner.purge(EventTime(watermark - 20));
+            owner.purge(EventTime(watermark - 20), false);
             for place in owner.take_dirty() {
                 let Some(session) = owner.at(&layout, place) else { continue };
                 let window = (session.start, session.end);
@@ -106,7 +106,7 @@ proptest! {
             let emitted = |sessions: &Sessions| sessions.iter(&layout).map(|s| (s.key.to_vec(), s.start, s.emitted)).collect::<BTreeSet<_>>();
             prop_assert_eq!(emitted(&owner), emitted(&follower));
         }
-        owner.purge(EventTime(i64::MAX));
+        owner.purge(EventTime(i64::MAX), false);
         prop_assert!(owner.is_empty() && owner.key_bytes() == 0 && owner.table.is_empty());
     }
 }

@@ -137,13 +137,15 @@ enum Walk {
     Runs { up_to: u64, slice: EventTime, after: Option<Vec<u8>>, merge: Option<Merge> },
     /// Over the records that wait: those of all runs up to this one, without it those in memory; behind the one at `after`.
     Records { up_to: Option<u64>, after: Option<Place>, walk: Option<RunWalk> },
+    /// Over the sessions of all runs up to this one, behind a key, without those that had ended by X as it was when the walk began.
+    RunSessions { up_to: u64, purged: Watermark, after: Option<Vec<u8>>, walk: Option<RunWalk> },
 }
 
 impl Cycle {
     /// Runs up to this one are walked over.
     pub(super) const fn boundary(&self) -> Option<u64> {
         match self.walk {
-            Walk::Runs { up_to, .. } => Some(up_to),
+            Walk::Runs { up_to, .. } | Walk::RunSessions { up_to, .. } => Some(up_to),
             Walk::Records { up_to, .. } => up_to,
             Walk::Memory(..) | Walk::Sessions(_) => None,
         }
@@ -154,7 +156,7 @@ impl Cycle {
         match &mut self.walk {
             Walk::Memory(..) | Walk::Sessions(_) => {}
             Walk::Runs { merge, .. } => *merge = None,
-            Walk::Records { walk, .. } => *walk = None,
+            Walk::Records { walk, .. } | Walk::RunSessions { walk, .. } => *walk = None,
         }
     }
 }
@@ -291,6 +293,9 @@ impl ShardMachine {
             let walk = if self.state.buffers_records() {
                 let up_to = block.base.then_some(self.state.run);
                 Walk::Records { up_to, after: None, walk: None }
+            } else if block.base && self.state.sessions().is_some() {
+                let (up_to, purged) = (self.state.run, self.state.purged);
+                Walk::RunSessions { up_to, purged, after: None, walk: None }
             } else if block.base {
                 let slice = EventTime(i64::MIN);
                 Walk::Runs { up_to: self.state.run, slice, after: None, merge: None }
@@ -308,6 +313,7 @@ impl ShardMachine {
             self.state.spill();
             self.state.run += 1;
             self.memory.wanted = false;
+            self.note_purge_of_sessions();
             self.window = None;
             self.walk = None;
         }
@@ -324,6 +330,13 @@ impl ShardMachine {
                     super::sessions::walk(sessions, &self.state.layout, place, &mut writer, block, budget)
                 }),
                 runs @ Walk::Runs { .. } => walk_runs(&self.state, runs, &mut writer, block, budget)?,
+                Walk::RunSessions { up_to, purged, after, walk } => super::spilled_sessions::walk(
+                    &self.state,
+                    (*up_to, *purged),
+                    (after, walk),
+                    block,
+                    budget,
+                )?,
                 Walk::Records { up_to, after, walk } => match *up_to {
                     None => walk_records(&self.state, after, block, budget),
                     Some(up_to) => walk_run_records(&self.state, (up_to, after, walk), block, budget)?,
@@ -345,9 +358,11 @@ impl ShardMachine {
     fn has_to_spill(&mut self) -> bool {
         let Some(share) = self.memory.share else { return false };
         let over = self.state.row_bytes() > share;
-        let is_empty =
-            self.state.slices.iter().all(crate::slices::Slice::is_empty) && self.state.buffer.is_empty();
-        if is_empty || !(over || self.memory.wanted) {
+        if self.state.is_memory_empty() {
+            self.note_purge_of_sessions();
+            return false;
+        }
+        if !(over || self.memory.wanted) {
             return false;
         }
         self.memory.full = over && self.state.runs.held_bytes() > share;
@@ -361,8 +376,13 @@ impl ShardMachine {
             (keys, rows) = (keys + sessions.key_bytes(), rows + sessions.len());
         }
         let per_row = ROW_OVERHEAD + self.value_bytes;
-        let runs =
-            usize::try_from(self.state.runs.bytes() + 10 * self.state.runs.rows()).unwrap_or(usize::MAX);
+        let (run_rows, run_bytes) = match self.state.operator {
+            Operator::Sessions(_) => self.state.sessions_in_runs(),
+            Operator::Windows(_) | Operator::Reorder | Operator::Sliding(_) => {
+                (self.state.runs.rows(), self.state.runs.bytes())
+            }
+        };
+        let runs = usize::try_from(run_bytes + 10 * run_rows).unwrap_or(usize::MAX);
         let waiting = self.state.buffer.written_bytes();
         let small = self.state.answered.written_bytes()
             + self.state.revisions.written_bytes()

@@ -8,9 +8,9 @@ use super::{ShardMachine, ShardState, state::Operator};
 use crate::{
     aggregate::{RowBuf, Value},
     entry::Input,
+    fragments::Fragment,
     ordered::Place,
     runs::Unreadable,
-    sessions::{Session, Sessions},
     time::{EventTime, Partition, Span, Watermark},
     window::Grid,
 };
@@ -98,7 +98,7 @@ impl ShardMachine {
     pub fn inspect(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
         match &self.state.operator {
             Operator::Windows(grid) => self.inspect_windows(*grid, key, limit),
-            Operator::Sessions(sessions) => Ok(self.inspect_sessions(sessions, key, limit)),
+            Operator::Sessions(_) => self.inspect_sessions(key, limit),
             Operator::Reorder | Operator::Sliding(_) => Ok(self.inspect_buffer(key, limit)),
         }
     }
@@ -117,19 +117,19 @@ impl ShardMachine {
         Ok((windows.collect(), ends.len()))
     }
 
-    fn inspect_sessions(&self, sessions: &Sessions, key: &[u8], limit: usize) -> (Vec<WindowView>, usize) {
+    fn inspect_sessions(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
         let layout = &self.state.layout;
-        let of_key = sessions.of_key(layout, key);
-        let view = |session: &Session<'_>| WindowView {
+        let of_key = self.state.sessions_of(key)?;
+        let view = |session: &Fragment| WindowView {
             start: session.start,
             end: session.end,
-            records: layout.records(session.row),
-            values: layout.results(session.row),
+            records: layout.records(session.row.row()),
+            values: layout.results(session.row.row()),
             closed: Some(session.end) <= self.state.watermark,
             // One may have been an early one.
             emitted: (session.emitted > 1).then_some(session.emitted),
         };
-        (of_key.iter().take(limit).map(view).collect(), of_key.len())
+        Ok((of_key.iter().take(limit).map(view).collect(), of_key.len()))
     }
 
     /// The records of `key` that wait in memory, each as a window of its own; those in runs are not read for this.

@@ -105,6 +105,10 @@ impl ShardMachine {
     }
 
     fn replay_to_session(&mut self, place: Place, key: &[u8], reader: &mut RowReader<'_>) -> Outcome {
+        if let Err(unreadable) = self.settle(key) {
+            self.failed = Some(unreadable);
+            return Outcome::Expired;
+        }
         let Operator::Sessions(sessions) = &self.state.operator else { return Outcome::Expired };
         let is_kept = Some(sessions.end_of(place.time)) > self.state.purged;
         if !is_kept && !sessions.takes(key, place.time, None) {

@@ -11,6 +11,7 @@ use crate::{
     dead_letter::Reason,
     entry::EntryKey,
     frame::{RowReader, ShardFrame},
+    runs::Unreadable,
     sessions::{Session, Sessions},
     time::EventTime,
 };
@@ -57,6 +58,10 @@ impl ShardMachine {
     }
 
     fn judge_late_session(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
+        if let Err(unreadable) = self.settle(key) {
+            self.failed = Some(unreadable);
+            return Late::Applies;
+        }
         let Operator::Sessions(sessions) = &self.state.operator else { return Late::Applies };
         let (end, missed_by) = (sessions.end_of(time), self.missed_by());
         if Some(end) > missed_by || sessions.takes(key, time, missed_by) {
@@ -69,39 +74,61 @@ impl ShardMachine {
 
     /// Emits the sessions that ended by W_s until all are out or the next commit is full.
     pub(super) fn close_sessions(&mut self) {
-        while let Some(closing) = self.state.closing.clone() {
-            let Operator::Sessions(sessions) = &self.state.operator else { return };
-            let Some(end) = sessions.next_end(closing.done).filter(|end| Some(*end) <= self.state.watermark)
-            else {
-                self.end_closing();
-                return;
-            };
-            match self.emit_sessions(end, closing.key.as_deref()) {
-                Emitted::All => self.state.closing = Some(Closing { done: Some(end), key: None }),
-                Emitted::UpTo(key) => {
-                    self.state.closing = Some(Closing { done: closing.done, key: Some(key) });
-                    return;
-                }
-                Emitted::Nothing => return,
-            }
+        if let Err(unreadable) = self.close_due_sessions() {
+            self.failed = Some(unreadable);
         }
     }
 
-    /// Emits the results of the sessions that end at `end`, of group keys after `after`.
-    fn emit_sessions(&mut self, end: EventTime, after: Option<&[u8]>) -> Emitted {
-        let Operator::Sessions(sessions) = &self.state.operator else { return Emitted::All };
-        let mut last = None;
-        for place in sessions.ending(end) {
-            if self.is_full() {
-                return last.map_or(Emitted::Nothing, Emitted::UpTo);
-            }
-            let Some(key) = self.session_at(place).map(|session| session.key.to_vec()) else { continue };
-            if after.is_none_or(|after| *key > *after) {
-                self.emit_session(place, Pane::Final, 0);
-                last = Some(key);
+    fn close_due_sessions(&mut self) -> Result<(), Unreadable> {
+        while let Some(closing) = self.state.closing.clone() {
+            let in_runs = self.first_end_in_runs()?;
+            let Operator::Sessions(sessions) = &self.state.operator else { return Ok(()) };
+            let next = [sessions.next_end(closing.done), in_runs].into_iter().flatten().min();
+            let Some(end) = next.filter(|end| Some(*end) <= self.state.watermark) else {
+                self.end_closing();
+                return Ok(());
+            };
+            match self.emit_sessions(end, closing.key)? {
+                Emitted::All => self.state.closing = Some(Closing { done: Some(end), key: None }),
+                Emitted::UpTo(key) => {
+                    self.state.closing = Some(Closing { done: closing.done, key: Some(key) });
+                    return Ok(());
+                }
+                Emitted::Nothing => return Ok(()),
             }
         }
-        Emitted::All
+        Ok(())
+    }
+
+    /// Emits the results of the sessions that end at `end`, of group keys after `after`.
+    fn emit_sessions(&mut self, end: EventTime, after: Option<Vec<u8>>) -> Result<Emitted, Unreadable> {
+        let Operator::Sessions(sessions) = &self.state.operator else { return Ok(Emitted::All) };
+        let mut in_memory = sessions.ending(end).into_iter().peekable();
+        let (mut last, mut emitted) = (after, false);
+        loop {
+            let of_memory =
+                in_memory.peek().and_then(|place| self.session_at(*place)).map(|session| session.key);
+            let of_runs = self.key_in_runs(end);
+            let Some(key) = [of_memory, of_runs].into_iter().flatten().min().map(<[u8]>::to_vec) else {
+                return Ok(Emitted::All);
+            };
+            let is_out = last.as_ref().is_some_and(|last| key <= *last);
+            let ended = if is_out { None } else { self.session_that_ends(end, &key)? };
+            if ended.is_some() && self.is_full() {
+                return Ok(last.filter(|_| emitted).map_or(Emitted::Nothing, Emitted::UpTo));
+            }
+            let (from_memory, from_runs) = (of_memory == Some(&*key), of_runs == Some(&*key));
+            if from_memory {
+                in_memory.next();
+            }
+            if from_runs {
+                self.pass_key_in_runs(end, &key)?;
+            }
+            if let Some(ended) = ended {
+                self.emit_ended(&key, ended);
+                (last, emitted) = (Some(key), true);
+            }
+        }
     }
 
     /// Emits what late and replayed records have made of sessions whose result was out: retractions, then corrected results.
@@ -125,7 +152,7 @@ impl ShardMachine {
         self.push_result(window, key, values, pane, revision);
     }
 
-    fn session_at(&self, place: u32) -> Option<Session<'_>> {
+    pub(super) fn session_at(&self, place: u32) -> Option<Session<'_>> {
         self.state.sessions()?.at(&self.state.layout, place)
     }
 }
@@ -142,11 +169,19 @@ pub(super) fn write_changes(
             writer.write_session(&session, layout, block);
         }
     }
+    sessions.take_pulled().iter().for_each(|key| write_pulled(key, block));
     for (start, key) in sessions.take_gone() {
         let mut entry = Vec::new();
         EntryKey::Session(start, &key).encode(&mut entry);
         block.entries.delete(&entry);
     }
+}
+
+/// Writes that the sessions of `key` in runs do not count.
+pub(super) fn write_pulled(key: &[u8], block: &mut Block) {
+    let mut entry = Vec::new();
+    EntryKey::Pulled(key).encode(&mut entry);
+    block.entries.upsert(&entry, &[]);
 }
 
 /// Writes sessions from the cursor on until the block reaches `budget` bytes; true when none is left.

@@ -13,15 +13,19 @@ use crate::{
     announcement::AssignmentId,
     block::{Block, BlockError, Change, Closing, JobId, Scalars},
     entry::{EntryKey, Input, take_u64},
+    fragments::BY_KEY,
     job::{JobSpec, OperatorSpec},
     ordered::{Buffered, Ordered, Place},
     replay::{Answered, AnsweredBlock},
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     sessions::Sessions,
-    slices::Slices,
+    slices::{Slice, Slices},
     time::{EventTime, Offset, Partition, Span, Watermark},
     window::Grid,
 };
+
+/// End, results counted and accumulators of sessions, by start and key.
+pub(super) type AllSessions = BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>;
 
 /// What a shard does with its records.
 #[derive(Clone, Debug)]
@@ -176,7 +180,9 @@ impl ShardState {
             match EntryKey::decode(key) {
                 Some(EntryKey::Base(slice, key)) => base.push((slice, key, value)),
                 // Among the rows of the runs that follow as base entries.
-                Some(EntryKey::Row(..) | EntryKey::Buffered(..)) if starts && block.base => {}
+                Some(
+                    EntryKey::Row(..) | EntryKey::Buffered(..) | EntryKey::Session(..) | EntryKey::Pulled(_),
+                ) if starts && block.base => {}
                 Some(EntryKey::BufferedBase(place)) => records.push((place, value)),
                 Some(EntryKey::Index(..)) => {
                     return Err(BlockError::Body("an entry of a local store in a log").into());
@@ -189,6 +195,10 @@ impl ShardState {
                 let Some((slice, ..)) = rows.first() else { continue };
                 let rows: Vec<_> = rows.iter().map(|(_, key, value)| (*key, *value)).collect();
                 self.runs.append(*slice, run, &rows);
+            }
+            if matches!(self.operator, Operator::Sessions(_)) {
+                let values = base.iter().map(|(_, key, value)| (*key, *value));
+                self.index_ends(run, values).ok_or(BlockError::Body("a session does not read"))?;
             }
             let parts = self.write_parts(run, records.into_iter());
             parts.into_iter().for_each(|part| self.runs.insert(part));
@@ -205,6 +215,7 @@ impl ShardState {
         let parts = self.buffer_parts();
         parts.into_iter().for_each(|part| self.runs.insert(part));
         self.buffer = Ordered::default();
+        self.spill_sessions();
         let slices = std::mem::take(&mut self.slices);
         for slice in slices.iter().filter(|slice| !slice.is_empty()) {
             let part = write_slice(self.runs.writer(slice.start, self.run), slice, &self.layout);
@@ -276,6 +287,7 @@ impl ShardState {
         let mut block = Block::default();
         self.encode_small(&mut block);
         if let Some(sessions) = self.sessions() {
+            sessions.pulled().for_each(|key| super::sessions::write_pulled(key, &mut block));
             let (mut place, mut writer) = (0, RowWriter::default());
             super::sessions::walk(sessions, &self.layout, &mut place, &mut writer, &mut block, usize::MAX);
         }
@@ -297,8 +309,9 @@ impl ShardState {
     pub(super) fn compaction(&mut self, boundary: Option<u64>) -> Option<Compaction> {
         match self.operator {
             Operator::Windows(_) => self.runs.compaction(boundary, &self.layout),
-            // Sessions make no runs, and records never merge.
-            Operator::Sessions(_) | Operator::Reorder | Operator::Sliding(_) => None,
+            Operator::Sessions(_) => self.runs.compaction_of_sessions(boundary, &self.layout),
+            // Records never merge.
+            Operator::Reorder | Operator::Sliding(_) => None,
         }
     }
 
@@ -414,6 +427,7 @@ impl ShardState {
                 }
                 EntryKey::Position(_)
                 | EntryKey::Answered(..)
+                | EntryKey::Pulled(_)
                 | EntryKey::Row(..)
                 | EntryKey::Base(..)
                 | EntryKey::Index(..)
@@ -448,6 +462,10 @@ impl ShardState {
             EntryKey::Answered(partition, at) => {
                 self.answered.restore(partition, at, AnsweredBlock::decode(value)?);
             }
+            EntryKey::Pulled(key) => {
+                let Operator::Sessions(sessions) = &mut self.operator else { return None };
+                sessions.restore_pulled(key);
+            }
             EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
             EntryKey::Revision(end, key) => {
                 let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
@@ -475,7 +493,10 @@ impl ShardState {
                 self.slices.drop_before(grid.first_live_slice(purged));
                 self.runs.drop_before(grid.first_live_slice(purged));
             }
-            Operator::Sessions(sessions) => sessions.purge(purged),
+            Operator::Sessions(sessions) => {
+                sessions.purge(purged, !self.runs.of_slice(BY_KEY).is_empty());
+                self.runs.drop_before(purged);
+            }
             Operator::Reorder | Operator::Sliding(_) => {
                 self.runs.drop_before(purged);
                 self.forget_gone();
@@ -531,9 +552,13 @@ impl ShardState {
     /// Number of open sessions, or of open (slice, group key) rows; one that is in memory and in runs counts in each.
     #[must_use]
     pub fn open_rows(&self) -> u64 {
+        let in_runs = match self.operator {
+            Operator::Sessions(_) => self.sessions_in_runs().0,
+            Operator::Windows(_) | Operator::Reorder | Operator::Sliding(_) => self.runs.rows(),
+        };
         self.slices.rows() as u64
             + self.buffer.len() as u64
-            + self.runs.rows()
+            + in_runs
             + self.sessions().map_or(0, |sessions| sessions.len() as u64)
     }
 
@@ -547,13 +572,22 @@ impl ShardState {
 
     /// Memory that rows and records take which may become a run, about.
     pub(super) fn row_bytes(&self) -> usize {
-        self.slices.bytes() + self.buffer.bytes()
+        self.slices.bytes() + self.buffer.bytes() + self.sessions().map_or(0, Sessions::bytes)
+    }
+
+    /// Whether no row and no record is in memory.
+    pub(super) fn is_memory_empty(&self) -> bool {
+        self.slices.iter().all(Slice::is_empty)
+            && self.buffer.is_empty()
+            && self
+                .sessions()
+                .is_none_or(|sessions| sessions.is_empty() && sessions.pulled().next().is_none())
     }
 
     /// Memory that the open rows take, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.row_bytes() + self.runs.memory_bytes() + self.sessions().map_or(0, Sessions::bytes)
+        self.row_bytes() + self.runs.memory_bytes()
     }
 
     pub(super) const fn sessions(&self) -> Option<&Sessions> {
@@ -592,23 +626,21 @@ impl ShardState {
         }
         let mut buffered: BTreeMap<_, _> =
             self.buffer.behind(None).map(|(place, record)| (place, record.clone())).collect();
-        let unreadable = match self.operator {
-            Operator::Windows(_) | Operator::Sessions(_) => self.add_runs(&mut rows).err(),
+        let mut sessions = BTreeMap::new();
+        let unreadable = match &self.operator {
+            Operator::Windows(_) => self.add_runs(&mut rows).err(),
+            Operator::Sessions(in_memory) => self.add_sessions(in_memory, &mut sessions).err(),
             Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
         };
         let revisions =
             self.revisions.iter().map(|(end, key, emitted)| ((end, key.clone()), emitted)).collect();
-        let sessions = self.sessions().into_iter().flat_map(|sessions| sessions.iter(&self.layout));
-        let sessions = sessions.map(|session| {
-            ((session.start, session.key.to_vec()), (session.end, session.emitted, session.row.to_owned()))
-        });
         // A partition of which nothing is known is the same as one never heard of.
         let known =
             self.inputs.iter().rposition(|input| *input != Input::default()).map_or(0, |last| last + 1);
         CanonicalState {
             inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
-            sessions: sessions.collect(),
+            sessions,
             buffered,
             unreadable,
             revisions,

@@ -10,6 +10,7 @@ use crate::{
     aggregate::Layout,
     block::{Change, Entries},
     entry::{EntryKey, all_rows, purged_ranges},
+    job::SessionSpec,
     runs::{ChunkId, Chunks, Part},
 };
 
@@ -123,7 +124,12 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn without_sequence(state: &ShardState) -> CanonicalState {
-    CanonicalState { sequence: 0, ..state.canonical() }
+    let mut canonical = CanonicalState { sequence: 0, ..state.canonical() };
+    // A fragment in a run ends where no session does: a closing passes that end too.
+    if let (Operator::Sessions(_), Some(closing)) = (&state.operator, &mut canonical.closing) {
+        closing.done = None;
+    }
+    canonical
 }
 
 proptest! {
@@ -132,11 +138,15 @@ proptest! {
     fn a_shard_that_spills_is_one_that_does_not(
         events in events(), size in 1i64..80, step in 1i64..40, lateness in 0i64..60, limit in 300usize..4_000,
         share in prop_oneof![Just(0usize), 500usize..3_000], chunk in prop_oneof![Just(1usize), 20usize..200], log_limit in 300u64..3_000,
-        kind in 0u8..4,
+        kind in 0u8..6, gap in 1i64..60, cut in prop::option::of(0i64..100),
     ) {
         let job = match kind {
             0 => reordering(),
             1 => sliding(size),
+            2 | 3 => {
+                let sessions = SessionSpec { gap: Span(gap), cut: cut.map(|cut| Span(gap + cut)) };
+                JobSpec { operator: OperatorSpec::Sessions(sessions), ..spec(1, 1, lateness) }
+            }
             _ => spec(size.max(step), step, lateness),
         };
         let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk };
