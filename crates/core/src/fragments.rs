@@ -7,6 +7,9 @@
 //! A fragment is a union of its records' intervals, so that fragments of a key which overlap are of one session, wherever they are.
 //! A run has for each of its keys one row of fragments, by key, and for each fragment its end and key, by end: the first says what a
 //! session is, the second when to look. A row may *hide* what older runs have of its key: it stands in memory's place of them.
+//!
+//! Where an early result is out of a fragment's very interval and the session has come to be another, it is *outdated*, and has to be
+//! taken back. A fragment without records keeps it in mind where fragments are joined and nothing can be taken back.
 
 use crate::{
     aggregate::{Layout, RowBuf, put_varint, take_varint, unzigzag, zigzag},
@@ -29,6 +32,22 @@ pub(crate) struct Fragment {
     /// Results that are out of this very interval, where late records made it necessary to count them.
     pub(crate) emitted: u32,
     pub(crate) row: RowBuf,
+}
+
+/// A session, put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    pub(crate) session: Fragment,
+    /// What is out of other intervals than its own, in order.
+    pub(crate) outdated: Vec<Outdated>,
+}
+
+/// An interval that has had results and is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Outdated {
+    pub(crate) start: EventTime,
+    pub(crate) end: EventTime,
+    pub(crate) emitted: u32,
 }
 
 /// A key's row in a run.
@@ -80,25 +99,67 @@ impl KeyRow {
 }
 
 /// Makes one of fragments that overlap; they come out in order.
-pub(crate) fn join(mut fragments: Vec<Fragment>, layout: &Layout) -> Vec<Fragment> {
+pub(crate) fn join(mut fragments: Vec<Fragment>, layout: &Layout) -> Vec<Joined> {
     fragments.sort_by_key(|fragment| fragment.start);
-    let mut joined: Vec<Fragment> = Vec::with_capacity(fragments.len());
+    let mut joined: Vec<Joined> = Vec::with_capacity(fragments.len());
     for fragment in fragments {
-        match joined.last_mut().filter(|last| fragment.start < last.end) {
-            None => joined.push(fragment),
-            Some(last) => {
-                last.end = last.end.max(fragment.end);
-                last.emitted = last.emitted.max(fragment.emitted);
-                layout.merge(&mut last.row.row_mut(), fragment.row.row());
-            }
+        match joined.last_mut().filter(|last| fragment.start < last.session.end) {
+            None => joined.push(Joined::begin(fragment)),
+            Some(last) => last.take(&fragment, layout),
         }
     }
+    joined.iter_mut().for_each(Joined::end);
     joined
 }
 
-/// Takes away the sessions that ended at or before `purged`. All fragments of the key have to be joined before.
-pub(crate) fn drop_ended(sessions: &mut Vec<Fragment>, purged: Watermark) {
-    sessions.retain(|session| Some(session.end) > purged);
+impl Joined {
+    fn begin(fragment: Fragment) -> Self {
+        let mut joined = Self { session: fragment, outdated: Vec::new() };
+        joined.outdated.extend(Outdated::of(&joined.session));
+        joined
+    }
+
+    fn take(&mut self, fragment: &Fragment, layout: &Layout) {
+        self.session.end = self.session.end.max(fragment.end);
+        self.outdated.extend(Outdated::of(fragment));
+        layout.merge(&mut self.session.row.row_mut(), fragment.row.row());
+    }
+
+    /// All of it is there: what is out of its own interval is not outdated.
+    fn end(&mut self) {
+        let Fragment { start, end, .. } = self.session;
+        let own = self.outdated.extract_if(.., |out| (out.start, out.end) == (start, end));
+        self.session.emitted = own.map(|out| out.emitted).max().unwrap_or(0);
+        self.outdated.sort_unstable();
+    }
+
+    /// Fragments that come to the same, now and with others.
+    pub(crate) fn into_fragments(self, layout: &Layout) -> impl Iterator<Item = Fragment> {
+        let outdated = self.outdated.into_iter().map(|out| out.without_records(layout));
+        std::iter::once(self.session).chain(outdated)
+    }
+}
+
+impl Outdated {
+    fn of(fragment: &Fragment) -> Option<Self> {
+        let Fragment { start, end, emitted, .. } = *fragment;
+        (emitted > 0).then_some(Self { start, end, emitted })
+    }
+
+    /// What keeps it in mind among other fragments.
+    pub(crate) fn without_records(self, layout: &Layout) -> Fragment {
+        let Self { start, end, emitted } = self;
+        Fragment { start, end, emitted, row: RowBuf::new(layout) }
+    }
+}
+
+/// Takes away the sessions that ended at or before `purged`, and what was outdated by then: when W_s passed its end it was taken back.
+/// All fragments of the key have to be joined before.
+pub(crate) fn drop_ended(sessions: &mut Vec<Joined>, purged: Watermark) {
+    sessions.retain_mut(|joined| {
+        joined.outdated.retain(|out| Some(out.end) > purged);
+        Some(joined.session.end) > purged
+    });
 }
 
 /// The key of an entry by end.
@@ -120,7 +181,7 @@ pub(crate) fn end_and_key(bytes: &[u8]) -> Option<(EventTime, &[u8])> {
     Some((unordered(*end), rest.get(1..)?))
 }
 
-/// Takes the next key of a walk over parts by key, with what its rows in all of them come to.
+/// Takes the next key of a walk over parts by key, with what its rows in all of them come to; not joined.
 pub(crate) fn take_key(
     walk: &mut Walk,
     runs: &Runs,
@@ -138,7 +199,6 @@ pub(crate) fn take_key(
         }
         walk.advance(runs)?;
     }
-    all.fragments = join(all.fragments, layout);
     Ok(Some((key, all)))
 }
 
@@ -153,6 +213,7 @@ mod tests {
         time::Span,
     };
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn layout() -> Layout {
         let count = AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None };
@@ -197,14 +258,21 @@ mod tests {
     proptest! {
         #[test]
         fn joining_in_steps_is_joining_at_once(
-            pieces in prop::collection::vec((0i64..100, 1i64..20, any::<bool>()), 0..12)
+            pieces in prop::collection::vec((0i64..100, 1i64..20, 0u32..3, any::<bool>()), 0..12), purged in prop::option::of(0i64..100)
         ) {
             let layout = layout();
-            let made = |which: Option<bool>| pieces.iter().filter(|(_, _, first)| which.is_none_or(|which| which == *first))
-                .map(|(start, length, _)| fragment(*start, *length, &layout)).collect::<Vec<_>>();
-            let mut steps = join(made(Some(true)), &layout);
-            steps.extend(join(made(Some(false)), &layout));
-            prop_assert_eq!(join(steps, &layout), join(made(None), &layout));
+            let made = |which: Option<bool>| pieces.iter().filter(|(.., first)| which.is_none_or(|which| which == *first))
+                .map(|(start, length, emitted, _)| Fragment { emitted: *emitted, ..fragment(*start, *length, &layout) }).collect::<Vec<_>>();
+            let at_once = join(made(None), &layout);
+            let mut steps: Vec<_> = join(made(Some(true)), &layout).into_iter().flat_map(|joined| joined.into_fragments(&layout)).collect();
+            steps.extend(made(Some(false)));
+            prop_assert_eq!(join(steps, &layout), at_once.clone());
+            let out = |fragments: &[Fragment]| fragments.iter().filter(|piece| piece.emitted > 0).map(|piece| (piece.start, piece.end)).collect::<BTreeSet<_>>();
+            let kept: Vec<_> = at_once.iter().cloned().flat_map(|joined| joined.into_fragments(&layout)).collect();
+            prop_assert_eq!(out(&kept), out(&made(None)), "nothing that is out is forgotten");
+            let mut left = at_once;
+            drop_ended(&mut left, purged.map(EventTime));
+            prop_assert!(left.iter().all(|joined| Some(joined.session.end.0) > purged && joined.outdated.iter().all(|out| Some(out.end.0) > purged)));
         }
 
         #[test]

@@ -22,13 +22,15 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     aggregate::{Layout, Row, RowMut, RowRun},
-    fragments::Fragment,
+    fragments::Joined,
     job::SessionSpec,
     time::{EventTime, Watermark},
 };
 
 /// No further session in a chain.
 const NONE: u32 = u32::MAX;
+/// What a key by itself takes in a table, beside its bytes.
+const PULLED: usize = 40;
 
 /// The sessions of a shard.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ pub struct Sessions {
     key_bytes: usize,
     /// Keys of which runs hold nothing that counts: their sessions were taken out of them.
     pulled: HashSet<Box<[u8]>>,
+    pulled_bytes: usize,
     /// X as of the last purge.
     purged: Watermark,
     changes: Changes,
@@ -77,6 +80,8 @@ struct Slot {
     logged: bool,
     /// The session that it is a part of has had its result, and ends where this says.
     closed: bool,
+    /// No record has come since its last early result.
+    shown: bool,
 }
 
 /// A session.
@@ -120,6 +125,7 @@ impl Sessions {
             free: Vec::new(),
             key_bytes: 0,
             pulled: HashSet::new(),
+            pulled_bytes: 0,
             purged: None,
             changes: Changes::default(),
         }
@@ -235,7 +241,7 @@ impl Sessions {
             self.changes.late.push(place(at));
         }
         slot.replayed = late && (replayed || slot.replayed);
-        slot.late = late;
+        (slot.late, slot.shown) = (late, false);
         self.mark_dirty(at)
     }
 
@@ -287,15 +293,23 @@ impl Sessions {
         ended.into_iter().for_each(|at| self.remove(at));
     }
 
-    /// Takes the sessions of `key`, all there are of it in memory and in runs, in the place of what is here and there.
-    pub(crate) fn pull(&mut self, layout: &Layout, key: &[u8], sessions: &[Fragment]) {
+    /// Takes the sessions of `key`, all there are of it in memory and in runs, in the place of what is here and there. What is
+    /// outdated by W_s has been taken back when W_s passed its end; the rest is now.
+    pub(crate) fn pull(&mut self, layout: &Layout, key: &[u8], sessions: &[Joined], watermark: Watermark) {
         let known: Vec<usize> = self.chain(key).collect();
         known.into_iter().for_each(|at| self.remove(at));
-        for session in sessions {
+        for Joined { session, outdated } in sessions {
             let at = self.insert(layout, key, session.start, session.end);
             self.slots[at].emitted = session.emitted;
             self.rows.row_mut(layout, at).set(session.row.row());
             self.mark_dirty(at);
+            let open = outdated.iter().filter(|out| Some(out.end) > watermark);
+            self.changes.retracted.extend(open.map(|out| Retracted {
+                key: key.to_vec(),
+                start: out.start,
+                end: out.end,
+                emitted: out.emitted,
+            }));
         }
         self.restore_pulled(key);
         self.changes.pulled.push(key.into());
@@ -303,7 +317,9 @@ impl Sessions {
 
     /// The log says that the sessions of `key` in runs do not count.
     pub(crate) fn restore_pulled(&mut self, key: &[u8]) {
-        self.pulled.insert(key.into());
+        if self.pulled.insert(key.into()) {
+            self.pulled_bytes += key.len() + PULLED;
+        }
     }
 
     /// Whether the sessions of `key` in runs do not count.
@@ -431,14 +447,15 @@ impl Sessions {
         slots.filter(|slot| slot.taken && slot.dirty).map(|slot| (slot.start, &*slot.key))
     }
 
-    /// Counts an early result of the session of `key` that starts at `start`, so that it is taken back if the session becomes
-    /// another; gives its place. `None` where there is no such session, or where it has ended.
-    pub fn count_early(&mut self, start: EventTime, key: &[u8], watermark: Watermark) -> Option<u32> {
-        let at = self.chain(key).find(|at| self.slots[*at].start == start)?;
-        if Some(self.slots[at].end) <= watermark {
+    /// Counts an early result of the session of `key` that holds `time`, so that it is taken back if the session becomes another;
+    /// gives its place. `None` where there is no such session, where it has ended, or where what is out is what it is.
+    pub fn count_early(&mut self, time: EventTime, key: &[u8], watermark: Watermark) -> Option<u32> {
+        let at = self.chain(key).find(|at| self.slots[*at].start <= time && time < self.slots[*at].end)?;
+        let slot = &mut self.slots[at];
+        if Some(slot.end) <= watermark || std::mem::replace(&mut slot.shown, true) {
             return None;
         }
-        if self.slots[at].emitted == 0 {
+        if slot.emitted == 0 {
             self.slots[at].emitted = 1;
             self.mark_dirty(at);
         }
@@ -521,13 +538,11 @@ impl Sessions {
     pub fn bytes(&self) -> usize {
         /// An entry of a B-tree, at the filling that random insertion leaves.
         const END: usize = 24;
-        /// A key by itself, in a table.
-        const PULLED: usize = 40;
         self.slots.capacity() * size_of::<Slot>()
             + self.rows.bytes()
             + self.table.allocation_size()
             + self.key_bytes
-            + self.pulled.iter().map(|key| key.len() + PULLED).sum::<usize>()
+            + self.pulled_bytes
             + self.ends.len() * END
             + (self.free.capacity() + self.changes.dirty.capacity()) * 4
     }
@@ -548,6 +563,7 @@ impl Sessions {
             replayed: false,
             logged: false,
             closed: false,
+            shown: false,
         };
         let at = self.place(layout, slot);
         let slots = &self.slots;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{ChunkId, Merge, MergedRow, Part, PartWriter, Runs, Unreadable, Walk};
 use crate::{
     aggregate::Layout,
-    fragments::{BY_KEY, drop_ended, take_key},
+    fragments::{BY_KEY, KeyRow, drop_ended, join, take_key},
     slices::Slices,
     time::{EventTime, Watermark},
 };
@@ -157,11 +157,13 @@ impl Compaction {
     ) -> Result<(), E> {
         let mut walk = Walk::from_start(self.inputs.iter(), &self.runs)?;
         let mut value = Vec::new();
-        while let Some((key, mut row)) = take_key(&mut walk, &self.runs, &self.layout)? {
+        while let Some((key, row)) = take_key(&mut walk, &self.runs, &self.layout)? {
+            let mut joined = join(row.fragments, &self.layout);
             if let Some(purged) = all {
-                row.hides = false;
-                drop_ended(&mut row.fragments, purged);
+                drop_ended(&mut joined, purged);
             }
+            let fragments = joined.into_iter().flat_map(|joined| joined.into_fragments(&self.layout)).collect();
+            let row = KeyRow { hides: row.hides && all.is_none(), fragments };
             if row.fragments.is_empty() && !row.hides {
                 continue;
             }

@@ -177,7 +177,7 @@ impl ShardMachine {
             || self.state.closing.is_some()
             || !self.late_touched.is_empty()
             || self.state.sessions().is_some_and(Sessions::has_late)
-            || self.early.as_ref().is_some_and(|early| early.has_output())
+            || (!self.memory.full && self.early.as_ref().is_some_and(|early| early.has_output()))
     }
 
     /// Whether anything but positions changed since the last commit.

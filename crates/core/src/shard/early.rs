@@ -106,7 +106,7 @@ impl ShardMachine {
         if !early.round.is_empty() {
             let emitted = match self.state.operator {
                 Operator::Windows(grid) => self.emit_early_windows(grid, &mut early),
-                Operator::Sessions(_) => Ok(self.emit_early_sessions(&mut early)),
+                Operator::Sessions(_) => self.emit_early_sessions(&mut early),
                 Operator::Reorder | Operator::Sliding(_) => Ok(true),
             };
             match emitted {
@@ -148,16 +148,23 @@ impl ShardMachine {
     }
 
     /// True when the round is over.
-    fn emit_early_sessions(&mut self, early: &mut Early) -> bool {
-        while !self.is_full() {
-            let Some((start, key)) = early.round.pop_first() else { return true };
-            let Operator::Sessions(sessions) = &mut self.state.operator else { return true };
-            // One that has ended has its result, and one that begins elsewhere now is among the changes again.
+    fn emit_early_sessions(&mut self, early: &mut Early) -> Result<bool, Unreadable> {
+        // What comes back from runs needs room, and results up to W_s to be out.
+        if self.state.closing.is_some() || self.memory.full {
+            return Ok(false);
+        }
+        let before = self.dirty.bytes;
+        while self.out.bytes + self.dirty.bytes - before < self.limits.commit_bytes / 2 {
+            let Some((start, key)) = early.round.pop_first() else { return Ok(true) };
+            self.settle(&key)?;
+            self.emit_all_retracted();
+            let Operator::Sessions(sessions) = &mut self.state.operator else { return Ok(true) };
+            // One that has ended has its result.
             if let Some(place) = sessions.count_early(start, &key, self.state.watermark) {
                 self.emit_session(place, Pane::Early, 0);
             }
         }
-        early.round.is_empty()
+        Ok(early.round.is_empty())
     }
 }
 

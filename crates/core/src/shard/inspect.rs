@@ -8,7 +8,7 @@ use super::{ShardMachine, ShardState, state::Operator};
 use crate::{
     aggregate::{RowBuf, Value},
     entry::Input,
-    fragments::Fragment,
+    fragments::Joined,
     ordered::Place,
     runs::Unreadable,
     time::{EventTime, Partition, Span, Watermark},
@@ -120,7 +120,7 @@ impl ShardMachine {
     fn inspect_sessions(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
         let layout = &self.state.layout;
         let of_key = self.state.sessions_of(key)?;
-        let view = |session: &Fragment| WindowView {
+        let view = |Joined { session, .. }: &Joined| WindowView {
             start: session.start,
             end: session.end,
             records: layout.records(session.row.row()),

@@ -4,6 +4,8 @@
 //! log of each shard ──fold──► canonical state ──► the same shards, or others ──► blocks of a log that begins
 //! ```
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::{
@@ -14,7 +16,7 @@ use crate::{
     aggregate::Layout,
     block::{Block, JobId, Scalars},
     entry::{EntryKey, Input},
-    sessions::Session,
+    fragments::{BY_KEY, Fragment, KeyRow, Outdated},
     time::Shard,
 };
 
@@ -73,6 +75,8 @@ pub fn resharded(states: &[CanonicalState], shards: u32) -> Result<Vec<Canonical
             into.rows.extend(rows.map(|(place, row)| (place.clone(), row.clone())));
             let sessions = state.sessions.iter().filter(|((_, key), _)| own(key));
             into.sessions.extend(sessions.map(|(place, session)| (place.clone(), session.clone())));
+            let outdated = state.outdated.iter().filter(|((_, _, key), _)| own(key));
+            into.outdated.extend(outdated.map(|(place, emitted)| (place.clone(), *emitted)));
             let revisions = state.revisions.iter().filter(|((_, key), _)| own(key));
             into.revisions.extend(revisions.map(|(place, emitted)| (place.clone(), *emitted)));
             let buffered = state.buffered.iter().filter(|(_, record)| own(&record.key));
@@ -108,7 +112,8 @@ impl CanonicalState {
     /// Who folds them has a run for each block but for the first: so its memory is bounded.
     #[must_use]
     pub fn blocks(&self, job: JobId, layout: &Layout, bytes: usize) -> Vec<Block> {
-        let first = Block { begins: Some(job), ..Block::default() };
+        // Sessions are those of a run, so that what is outdated has a place beside them.
+        let first = Block { begins: Some(job), base: !self.sessions.is_empty(), ..Block::default() };
         let mut log = Log { bytes, block: first, done: Vec::new() };
         for (at, input) in self.inputs.iter().enumerate() {
             ShardState::encode_input(at, input, log.block());
@@ -123,9 +128,13 @@ impl CanonicalState {
         for ((start, key), row) in &self.rows {
             writer.upsert(EntryKey::Row(*start, key), row.row(), layout, log.block());
         }
-        for ((start, key), (end, emitted, row)) in &self.sessions {
-            let session = Session { key, start: *start, end: *end, emitted: *emitted, row: row.row() };
-            writer.write_session(&session, layout, log.block());
+        let (mut entry, mut value) = (Vec::new(), Vec::new());
+        for (key, row) in self.sessions_by_key(layout) {
+            entry.clear();
+            value.clear();
+            EntryKey::Base(BY_KEY, key).encode(&mut entry);
+            row.encode(layout, &mut value);
+            log.block().entries.upsert(&entry, &value);
         }
         let mut bytes = Default::default();
         for (place, record) in &self.buffered {
@@ -133,6 +142,19 @@ impl CanonicalState {
         }
         let blocks = log.finish();
         self.with_scalars(blocks)
+    }
+
+    fn sessions_by_key(&self, layout: &Layout) -> BTreeMap<&[u8], KeyRow> {
+        let mut by_key: BTreeMap<&[u8], KeyRow> = BTreeMap::new();
+        for ((start, key), (end, emitted, row)) in &self.sessions {
+            let session = Fragment { start: *start, end: *end, emitted: *emitted, row: row.clone() };
+            by_key.entry(key).or_default().fragments.push(session);
+        }
+        for ((start, end, key), emitted) in &self.outdated {
+            let outdated = Outdated { start: *start, end: *end, emitted: *emitted };
+            by_key.entry(key).or_default().fragments.push(outdated.without_records(layout));
+        }
+        by_key
     }
 
     /// The heads of the blocks: what is purged and closed holds from the first one on.
@@ -146,7 +168,8 @@ impl CanonicalState {
                 purged: self.purged,
                 closing: self.closing.clone(),
                 log_bytes,
-                run: number,
+                // The run of what the first block is the base of stands before.
+                run: number + 1,
             };
         }
         blocks

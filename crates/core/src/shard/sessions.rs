@@ -4,7 +4,10 @@
 //! the one it would begin is gone already. Where a late record joins a session whose result is out with something else, that
 //! result is taken back (`pane: retracted`) by the commit that holds the change (design §7).
 
-use super::{ENTRY_OVERHEAD, Late, Pane, ShardMachine, closing::Emitted, commit::RowWriter, state::Operator};
+use super::{
+    ENTRY_OVERHEAD, Late, Pane, ShardMachine, closing::Emitted, commit::RowWriter, spilled_sessions::Ended,
+    state::Operator,
+};
 use crate::{
     aggregate::{At, Layout, Value},
     block::{Block, Closing},
@@ -113,8 +116,9 @@ impl ShardMachine {
                 return Ok(Emitted::All);
             };
             let is_out = last.as_ref().is_some_and(|last| key <= *last);
-            let ended = if is_out { None } else { self.session_that_ends(end, &key)? };
-            if ended.is_some() && self.is_full() {
+            let ended = if is_out { Ended::default() } else { self.what_ends(end, &key)? };
+            let is_something = !ended.is_nothing();
+            if is_something && self.is_full() {
                 return Ok(last.filter(|_| emitted).map_or(Emitted::Nothing, Emitted::UpTo));
             }
             let (from_memory, from_runs) = (of_memory == Some(&*key), of_runs == Some(&*key));
@@ -124,7 +128,7 @@ impl ShardMachine {
             if from_runs {
                 self.pass_key_in_runs(end, &key)?;
             }
-            if let Some(ended) = ended {
+            if is_something {
                 self.emit_ended(&key, ended);
                 (last, emitted) = (Some(key), true);
             }
@@ -133,16 +137,25 @@ impl ShardMachine {
 
     /// Emits what late and replayed records have made of sessions whose result was out: retractions, then corrected results.
     pub(super) fn emit_late_sessions(&mut self) {
+        self.emit_all_retracted();
         let Operator::Sessions(sessions) = &mut self.state.operator else { return };
-        let (retracted, late) = (sessions.take_retracted(), sessions.take_late());
-        for gone in retracted {
-            let nothing = vec![Value::Null; self.state.layout.outputs()];
-            self.push_result((gone.start, gone.end), gone.key, nothing, Pane::Retracted, gone.emitted);
-        }
-        for (place, revision, replayed) in late {
+        for (place, revision, replayed) in sessions.take_late() {
             let pane = if replayed { Pane::Replay } else { Pane::Late };
             self.emit_session(place, pane, revision);
         }
+    }
+
+    /// Emits that results are of sessions that are no more.
+    pub(super) fn emit_all_retracted(&mut self) {
+        let Operator::Sessions(sessions) = &mut self.state.operator else { return };
+        for gone in sessions.take_retracted() {
+            self.emit_retracted((gone.start, gone.end), gone.key, gone.emitted);
+        }
+    }
+
+    pub(super) fn emit_retracted(&mut self, window: (EventTime, EventTime), key: Vec<u8>, emitted: u32) {
+        let nothing = vec![Value::Null; self.state.layout.outputs()];
+        self.push_result(window, key, nothing, Pane::Retracted, emitted);
     }
 
     pub(super) fn emit_session(&mut self, place: u32, pane: Pane, revision: u32) {

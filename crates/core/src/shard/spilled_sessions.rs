@@ -5,15 +5,22 @@
 //! late record ──► *settle* its key: its sessions leave the runs for memory, merged; then as if nothing had ever left
 //! W_s passes the end of a fragment ──► what the key has in memory and runs, joined: does its session end there?  ──► result
 //! ```
-//! A session that has had a result is whole: no record at or after W_s reaches it, and a late one settles its key. So how often a
-//! result is out is known to that one fragment. What ended by X is no more, wherever it lies; it goes for good when half of the runs
+//! A session that has had a result that counts is whole: no record at or after W_s reaches it, and a late one settles its key. So how
+//! often a result is out is known to that one fragment. An early result settles its key too; what comes behind it may make the
+//! session another, which is seen when W_s passes the end of what is out, or when the key is settled: then it is taken back.
+//! What ended by X is no more, wherever it lies; it goes for good when half of the runs
 //! is such: with memory empty, a compaction of all of them.
 
-use super::{ENTRY_OVERHEAD, Pane, ShardMachine, ShardState, state::Operator};
+use super::{
+    ENTRY_OVERHEAD, Pane, ShardMachine, ShardState,
+    state::{AllOutdated, AllSessions, Operator},
+};
 use crate::{
     block::Block,
     entry::EntryKey,
-    fragments::{BY_KEY, Fragment, KeyRow, behind_end, by_end, drop_ended, end_and_key, join, take_key},
+    fragments::{
+        BY_KEY, Fragment, Joined, KeyRow, Outdated, behind_end, by_end, drop_ended, end_and_key, join, take_key,
+    },
     runs::{Compaction, Unreadable, Walk},
     sessions::Sessions,
     time::{EventTime, Watermark},
@@ -57,21 +64,32 @@ impl ShardMachine {
         Ok(())
     }
 
-    /// The session of `key` that ends at `end`; what ends there may be a part of one that goes on.
-    pub(super) fn session_that_ends(&self, end: EventTime, key: &[u8]) -> Result<Option<Ended>, Unreadable> {
-        let Operator::Sessions(sessions) = &self.state.operator else { return Ok(None) };
+    /// What ends at `end` of `key`; that may be a part of a session that goes on, and nothing.
+    pub(super) fn what_ends(&self, end: EventTime, key: &[u8]) -> Result<Ended, Unreadable> {
+        let Operator::Sessions(sessions) = &self.state.operator else { return Ok(Ended::default()) };
+        let mut ended = Ended::default();
         if self.state.runs.of_slice(BY_KEY).is_empty() || sessions.is_pulled(key) {
-            return Ok(sessions.ends_at(key, end).map(Ended::InMemory));
+            ended.session = sessions.ends_at(key, end).map(Whole::InMemory);
+            return Ok(ended);
         }
-        let ended = self.state.sessions_of(key)?.into_iter().find(|session| session.end == end);
-        Ok(ended.map(Ended::Joined))
+        for joined in self.state.sessions_of(key)? {
+            ended.outdated.extend(joined.outdated.into_iter().filter(|out| out.end == end));
+            if joined.session.end == end {
+                ended.session = Some(Whole::Joined(joined.session));
+            }
+        }
+        Ok(ended)
     }
 
-    /// Emits its result.
+    /// Emits its result, and takes back what is outdated.
     pub(super) fn emit_ended(&mut self, key: &[u8], ended: Ended) {
-        let session = match ended {
-            Ended::InMemory(place) => return self.emit_session(place, Pane::Final, 0),
-            Ended::Joined(session) => session,
+        for Outdated { start, end, emitted } in ended.outdated {
+            self.emit_retracted((start, end), key.to_vec(), emitted);
+        }
+        let session = match ended.session {
+            None => return,
+            Some(Whole::InMemory(place)) => return self.emit_session(place, Pane::Final, 0),
+            Some(Whole::Joined(session)) => session,
         };
         let (window, values) = ((session.start, session.end), self.state.layout.results(session.row.row()));
         self.push_result(window, key.to_vec(), values, Pane::Final, 0);
@@ -80,16 +98,19 @@ impl ShardMachine {
         }
     }
 
-    /// Before a late record of `key`: makes its sessions those in memory, and none that are no more.
+    /// Before a late record of `key` or an early result: makes its sessions those in memory, and none that are no more; never while
+    /// sessions close. What is outdated is among the retractions then.
     pub(super) fn settle(&mut self, key: &[u8]) -> Result<(), Unreadable> {
+        debug_assert!(self.state.closing.is_none(), "all results up to W_s are out");
         let state = &mut self.state;
         let Operator::Sessions(sessions) = &state.operator else { return Ok(()) };
         let in_runs = if sessions.is_pulled(key) { Vec::new() } else { state.in_runs(key)? };
-        let pulled = (!in_runs.is_empty()).then(|| state.sessions_of(key)).transpose()?;
+        let pulled = (!in_runs.is_empty()).then(|| state.joined(sessions, key, in_runs));
         let Operator::Sessions(sessions) = &mut state.operator else { return Ok(()) };
         if let Some(pulled) = pulled {
-            sessions.pull(&state.layout, key, &pulled);
-            self.dirty.bytes += (key.len() + ENTRY_OVERHEAD) * (pulled.len() + 1);
+            let rows: usize = pulled.iter().map(|joined| joined.session.row.bytes()).sum();
+            sessions.pull(&state.layout, key, &pulled, state.watermark);
+            self.dirty.bytes += (key.len() + ENTRY_OVERHEAD) * (pulled.len() + 1) + rows;
             self.dirty.rows = true;
         }
         sessions.purge_key(key, state.purged);
@@ -114,8 +135,21 @@ impl ShardMachine {
     }
 }
 
+/// What ends at a time, of a key.
+#[derive(Default)]
+pub(super) struct Ended {
+    session: Option<Whole>,
+    outdated: Vec<Outdated>,
+}
+
+impl Ended {
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.session.is_none() && self.outdated.is_empty()
+    }
+}
+
 /// A session that has ended.
-pub(super) enum Ended {
+enum Whole {
     /// All of it is in memory, at this place.
     InMemory(u32),
     /// Joined from memory and runs.
@@ -124,16 +158,18 @@ pub(super) enum Ended {
 
 impl ShardState {
     /// The sessions of `key` that are still there, in order.
-    pub(super) fn sessions_of(&self, key: &[u8]) -> Result<Vec<Fragment>, Unreadable> {
+    pub(super) fn sessions_of(&self, key: &[u8]) -> Result<Vec<Joined>, Unreadable> {
         let Some(sessions) = self.sessions() else { return Ok(Vec::new()) };
-        let in_memory = sessions.of_key(&self.layout, key);
-        let mut all: Vec<_> = in_memory.iter().map(Fragment::of).collect();
-        if !sessions.is_pulled(key) {
-            all.extend(self.in_runs(key)?);
-        }
+        let in_runs = if sessions.is_pulled(key) { Vec::new() } else { self.in_runs(key)? };
+        Ok(self.joined(sessions, key, in_runs))
+    }
+
+    fn joined(&self, in_memory: &Sessions, key: &[u8], in_runs: Vec<Fragment>) -> Vec<Joined> {
+        let mut all = in_runs;
+        all.extend(in_memory.of_key(&self.layout, key).iter().map(Fragment::of));
         let mut joined = join(all, &self.layout);
         drop_ended(&mut joined, self.purged);
-        Ok(joined)
+        joined
     }
 
     /// What the runs have of `key`.
@@ -236,11 +272,11 @@ impl ShardState {
         }
     }
 
-    /// All sessions that are still there: end, results counted, accumulators by start and key.
+    /// All sessions that are still there, and what is outdated and not taken back yet.
     pub(super) fn add_sessions(
         &self,
         in_memory: &Sessions,
-        all: &mut super::state::AllSessions,
+        (all, outdated): (&mut AllSessions, &mut AllOutdated),
     ) -> Result<(), Unreadable> {
         let mut by_key: BTreeMap<Vec<u8>, Vec<Fragment>> = BTreeMap::new();
         for session in in_memory.iter(&self.layout) {
@@ -252,11 +288,15 @@ impl ShardState {
                 by_key.entry(key).or_default().extend(row.fragments);
             }
         }
+        let closed = self.closing.as_ref().map_or(self.watermark, |closing| closing.done);
         for (key, fragments) in by_key {
             let mut joined = join(fragments, &self.layout);
             drop_ended(&mut joined, self.purged);
-            for Fragment { start, end, emitted, row } in joined {
+            for Joined { session, outdated: of_session } in joined {
+                let Fragment { start, end, emitted, row } = session;
                 all.insert((start, key.clone()), (end, emitted, row));
+                let open = of_session.into_iter().filter(|out| Some(out.end) > closed);
+                outdated.extend(open.map(|out| ((out.start, out.end, key.clone()), out.emitted)));
             }
         }
         Ok(())
@@ -283,10 +323,12 @@ pub(super) fn walk(
         }
     };
     while block.entries.len() < budget {
-        let Some((key, mut row)) = take_key(&mut open, &state.runs, &state.layout)? else { return Ok(true) };
-        row.hides = false;
-        drop_ended(&mut row.fragments, purged);
-        if !row.fragments.is_empty() {
+        let Some((key, row)) = take_key(&mut open, &state.runs, &state.layout)? else { return Ok(true) };
+        let mut joined = join(row.fragments, &state.layout);
+        drop_ended(&mut joined, purged);
+        if !joined.is_empty() {
+            let fragments = joined.into_iter().flat_map(|joined| joined.into_fragments(&state.layout)).collect();
+            let row = KeyRow { hides: false, fragments };
             let (mut entry, mut value) = (Vec::new(), Vec::new());
             EntryKey::Base(BY_KEY, &key).encode(&mut entry);
             row.encode(&state.layout, &mut value);

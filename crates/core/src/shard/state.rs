@@ -27,6 +27,9 @@ use crate::{
 /// End, results counted and accumulators of sessions, by start and key.
 pub(super) type AllSessions = BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>;
 
+/// How many results are out of intervals that are no sessions any more, by start, end and key.
+pub(super) type AllOutdated = BTreeMap<(EventTime, EventTime, Vec<u8>), u32>;
+
 /// What a shard does with its records.
 #[derive(Clone, Debug)]
 pub(super) enum Operator {
@@ -626,10 +629,12 @@ impl ShardState {
         }
         let mut buffered: BTreeMap<_, _> =
             self.buffer.behind(None).map(|(place, record)| (place, record.clone())).collect();
-        let mut sessions = BTreeMap::new();
+        let (mut sessions, mut outdated) = (BTreeMap::new(), BTreeMap::new());
         let unreadable = match &self.operator {
             Operator::Windows(_) => self.add_runs(&mut rows).err(),
-            Operator::Sessions(in_memory) => self.add_sessions(in_memory, &mut sessions).err(),
+            Operator::Sessions(in_memory) => {
+                self.add_sessions(in_memory, (&mut sessions, &mut outdated)).err()
+            },
             Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
         };
         let revisions =
@@ -641,6 +646,7 @@ impl ShardState {
             inputs: self.inputs.iter().take(known).copied().collect(),
             rows,
             sessions,
+            outdated,
             buffered,
             unreadable,
             revisions,
@@ -685,6 +691,8 @@ pub struct CanonicalState {
     pub rows: BTreeMap<(EventTime, Vec<u8>), RowBuf>,
     /// End, results counted, accumulators.
     pub sessions: BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>,
+    /// Early results to be taken back, of intervals that have become parts of sessions: start, end and key; how many are out.
+    pub outdated: BTreeMap<(EventTime, EventTime, Vec<u8>), u32>,
     pub buffered: BTreeMap<Place, Buffered>,
     /// Set where some rows could not be read.
     pub unreadable: Option<Unreadable>,

@@ -11,7 +11,7 @@ fn kept(size: i64, step: i64, lateness: i64, ttl: i64) -> JobSpec {
 }
 
 /// Entries from `from` on, one offset each, of records of partition 0 whose offsets are the same.
-fn letters(from: u64, reason: Reason, rows: &[(i64, &str, i64)]) -> ReplayFrame {
+pub(super) fn letters(from: u64, reason: Reason, rows: &[(i64, &str, i64)]) -> ReplayFrame {
     let origin = |offset| Origin { partition: Partition(0), offset: Offset(offset), reason, missed: None };
     let past = from + rows.len() as u64;
     ReplayFrame {

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     job::SessionSpec,
     shard::savepoint::{Unaligned, resharded},
+    time::Tick,
 };
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -28,14 +29,27 @@ fn part(shard: u32, shards: u32, from: u64, watermark: i64, rows: &[(i64, &str, 
 
 /// The states of all shards after these records, everything committed.
 fn states(job: &JobSpec, shards: u32, records: &[(i64, usize, i64)], watermark: i64) -> Vec<CanonicalState> {
+    states_with(job, shards, records, (watermark, None))
+}
+
+/// The same, where no more than `memory` is in memory, and early results come with every commit.
+fn states_with(
+    job: &JobSpec,
+    shards: u32,
+    records: &[(i64, usize, i64)],
+    (watermark, memory): (i64, Option<usize>),
+) -> Vec<CanonicalState> {
     let rows: Vec<_> = records.iter().map(|(time, key, value)| (*time, KEYS[*key], *value)).collect();
     (0..shards)
         .map(|shard| {
             let mut machine = owner(job);
             machine.announce(&announcement(1, 1, 1_000, &[]));
+            machine.set_memory(memory);
+            machine.set_early(memory.map(|_| Span(1)), Tick(0));
             for (from, rows) in (0..).step_by(7).zip(rows.chunks(7)) {
                 let up_to = i64::try_from(from).unwrap().min(watermark);
                 machine.apply(&part(shard, shards, from, up_to, rows));
+                machine.begin_early(Tick(from));
                 while machine.is_dirty() {
                     commit(&mut machine);
                 }
@@ -64,10 +78,11 @@ fn begun(job: &JobSpec, state: &CanonicalState, bytes: usize) -> CanonicalState 
 proptest! {
     #[test]
     fn a_log_that_begins_with_a_state_folds_to_it(
-        records in prop::collection::vec((0i64..60, 0usize..6, -9i64..9), 0..60), watermark in 0i64..60, bytes in 1usize..600
+        records in prop::collection::vec((0i64..60, 0usize..6, -9i64..9), 0..60), watermark in 0i64..60, bytes in 1usize..600,
+        memory in prop_oneof![Just(None), Just(Some(0)), Just(Some(400))]
     ) {
         for job in jobs() {
-            for state in states(&job, 2, &records, watermark) {
+            for state in states_with(&job, 2, &records, (watermark, memory)) {
                 prop_assert_eq!(begun(&job, &state, bytes), state);
             }
         }
