@@ -82,8 +82,18 @@ fn spilled(services: &Services, worker: &str) -> f64 {
 
 /// Rounds over all keys in one window; between them what `disturb` does. Then the window ends.
 fn rounds(stem: &str, window: &str, workers: &[&str], disturb: impl Fn(&mut Services, usize)) {
-    let Some(broker) = tidegate_tests::apache_kafka() else { return };
-    let bootstrap = broker.bootstrap();
+    if let Some(broker) = tidegate_tests::apache_kafka() {
+        rounds_on(broker.bootstrap(), stem, window, workers, disturb);
+    }
+}
+
+fn rounds_on(
+    bootstrap: &str,
+    stem: &str,
+    window: &str,
+    workers: &[&str],
+    disturb: impl Fn(&mut Services, usize),
+) {
     let name = clients::unique(stem);
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
@@ -134,14 +144,18 @@ fn one_worker_killed_while_most_of_its_state_is_in_its_store_goes_on_from_there(
 }
 
 #[test]
-fn sessions_go_on_from_the_store_and_from_the_changelog_with_most_of_them_beyond_memory() {
-    rounds("spill-sessions", SESSION, &["window-worker"], |services, round| {
-        services.kill("window-worker");
-        if round == 1 {
-            fs::remove_dir_all(services.state_of("window-worker")).unwrap();
-        }
-        services.start("window-worker");
-    });
+fn sessions_go_on_from_the_store_and_from_the_changelog_on_both_brokers_with_most_of_them_beyond_memory() {
+    let apache = tidegate_tests::apache_kafka();
+    let brokers = [Some(tidegate_tests::dev_kafka().bootstrap()), apache.map(|broker| broker.bootstrap())];
+    for bootstrap in brokers.into_iter().flatten() {
+        rounds_on(bootstrap, "spill-sessions", SESSION, &["window-worker"], |services, round| {
+            services.kill("window-worker");
+            if round == 1 {
+                fs::remove_dir_all(services.state_of("window-worker")).unwrap();
+            }
+            services.start("window-worker");
+        });
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tidegate_core::{
     announcement::Announcement,
     dead_letter::{DeadLetter, Reason},
     job::{JobSpec, OnQuiet, OperatorSpec},
-    shard::{Pane, ResultRow, ShardState},
+    shard::{CanonicalState, Pane, ResultRow, ShardState},
     time::{EventTime, Offset, Partition, Shard, Watermark},
 };
 
@@ -32,7 +32,7 @@ pub struct Ledger {
     results: BTreeMap<Window, Vec<ResultRow>>,
     /// The commit of the last result of each window.
     emitted: BTreeMap<Window, u64>,
-    /// Windows with an early result.
+    /// Windows with an early result that is the last.
     early: BTreeSet<Window>,
     letters: BTreeMap<(Partition, Offset), Letter>,
     /// Commits so far.
@@ -190,6 +190,7 @@ impl Ledger {
         for row in request.commit.results.iter().filter(|_| !slides) {
             self.take_result(shard, &after, row);
         }
+        self.check_early(shard, &canonical);
         let account = &mut self.shards[shard.0 as usize];
         let is_good = is_good(&self.letters, self.scenario.job.shards, shard);
         for record in &request.commit.reordered {
@@ -375,6 +376,7 @@ impl Ledger {
         };
         let counts_up = row.revision == next || provisional || (skips && self.letters.values().any(partial));
         ensure(counts_up, "I4: revisions count up, each once", || format!("{row:?} after {emitted:?}"));
+        self.early.remove(&window);
         self.emitted.insert(window.clone(), self.commits);
         let pane = (row.pane, row.revision);
         ensure(!matches!(pane, (Pane::Final, 1..)), "I4: the final result is the first", seen);
@@ -418,6 +420,14 @@ impl Ledger {
             format!("{}, batch {:?}", seen(), answer.get(&window))
         });
         self.early.insert(window);
+    }
+
+    /// No early result is the last of a window that the shard has passed.
+    fn check_early(&self, shard: Shard, after: &CanonicalState) {
+        let passed = after.closing.as_ref().map_or(after.watermark, |closing| closing.done);
+        let own = |key: &[u8]| Shard::of(key, self.scenario.job.shards) == shard;
+        let left = self.early.iter().find(|(key, _, end)| Some(*end) <= passed && own(key));
+        ensure(left.is_none(), "I4: no early result is the last", || format!("shard {shard}: {left:?}"));
     }
 
     /// I2 and I5: every record below the position is accounted for once.
@@ -555,12 +565,6 @@ impl Ledger {
 
     /// I4 at the end: what is there equals the batch over the records that were not dead-lettered.
     pub fn check_answer(&self) {
-        for window in &self.early {
-            let counts = self.results.contains_key(window);
-            ensure(counts || !self.is_over(window), "I4: no early result is the last", || {
-                format!("{window:?}")
-            });
-        }
         for record in self.topic.records().filter(|record| record.rejected.is_some()) {
             ensure(
                 self.letters.contains_key(&(record.partition, record.offset)),

@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 40] = [
+const EXERCISED: [&str; 44] = [
     "catch-up readings",
     "catch-up readings that waited",
     "closings over several commits",
@@ -24,6 +24,7 @@ const EXERCISED: [&str; 40] = [
     "commits fenced",
     "compactions",
     "early",
+    "early results outdated in runs",
     "faults",
     "final",
     "gaps refused",
@@ -45,6 +46,9 @@ const EXERCISED: [&str; 40] = [
     "replays begun anew",
     "replays done",
     "runs",
+    "runs of sessions",
+    "sessions joined",
+    "sessions joined for replays",
     "sessions retracted",
     "sessions split",
     "stores that lost a chunk",

@@ -13,6 +13,7 @@ use tidegate_core::{
     assignment::{Registration, StreamId, WorkerId},
     block::Block,
     frame::{Frame, Rows, SessionId, ShardFrame},
+    job::OperatorSpec,
     pacing::{CommitPacer, Urgency},
     shard::{Applied, Commit, Nack, Pane, ShardMachine, Spilled},
     source::{Opening, Want},
@@ -107,6 +108,8 @@ struct Owning {
     answers: [Vec<(u64, usize)>; 2],
     /// Committed blocks that the local store has not taken in.
     unstored: Vec<(Block, Option<Box<Spilled>>)>,
+    /// Sessions joined, as counted.
+    joined: u64,
 }
 
 /// An answer that takes longer is taken for lost.
@@ -400,7 +403,9 @@ impl Worker {
             machine.announce(&mutated(announced, ctx));
         }
         machine.set_memory(ctx.scenario.memory);
-        machine.set_early(ctx.scenario.early, Tick(ctx.now));
+        // A restart may come with another job file.
+        let early = ctx.scenario.early.filter(|_| ctx.dice.chance(800));
+        machine.set_early(early, Tick(ctx.now));
         slot.phase = Phase::Owning(Box::new(Owning {
             machine,
             epoch,
@@ -414,6 +419,7 @@ impl Worker {
             replayed: Vec::new(),
             answers: Default::default(),
             unstored: Vec::new(),
+            joined: 0,
         }));
         let committed = slot.committed;
         if slot.releasing {
@@ -599,9 +605,18 @@ impl Worker {
         if owner.unreadable.is_some() {
             return self.distrust(shard, ctx);
         }
-        if commit.spilled.is_some() {
+        if let Some(spilled) = &commit.spilled {
             ctx.count("runs");
+            let of_sessions = matches!(ctx.scenario.job.operator, OperatorSpec::Sessions(_));
+            if of_sessions && !spilled.parts.is_empty() {
+                ctx.count("runs of sessions");
+            }
         }
+        if !owner.outdated.is_empty() {
+            ctx.count("early results outdated in runs");
+        }
+        (owning.joined..owning.machine.joined_sessions()).for_each(|_| ctx.count("sessions joined"));
+        owning.joined = owning.machine.joined_sessions();
         let replayed = std::mem::take(&mut owning.replayed);
         let [waiting, committing] = &mut owning.answers;
         std::mem::swap(waiting, committing);
@@ -741,7 +756,11 @@ impl Owning {
             let new: Vec<_> =
                 frame.rows.offsets.iter().zip(&frame.origins).filter(|(delta, _)| !known(delta)).collect();
             let records: Vec<_> = new.iter().map(|(_, origin)| (origin.partition, origin.offset)).collect();
+            let joined = self.machine.joined_sessions();
             let done = self.machine.apply_replay(&frame);
+            if self.machine.joined_sessions() > joined {
+                ctx.count("sessions joined for replays");
+            }
             let counted = (done.applied + done.expired, done.known);
             let expected = (records.len() as u64, (frame.rows.len() - records.len()) as u64);
             ensure(counted == expected, "L2: each row of a frame is answered for", || {

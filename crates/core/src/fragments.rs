@@ -40,6 +40,8 @@ pub(crate) struct Joined {
     pub(crate) session: Fragment,
     /// What is out of other intervals than its own, in order.
     pub(crate) outdated: Vec<Outdated>,
+    /// How many fragments it was.
+    pub(crate) parts: u32,
 }
 
 /// An interval that has had results and is no session.
@@ -114,12 +116,13 @@ pub(crate) fn join(mut fragments: Vec<Fragment>, layout: &Layout) -> Vec<Joined>
 
 impl Joined {
     fn begin(fragment: Fragment) -> Self {
-        let mut joined = Self { session: fragment, outdated: Vec::new() };
+        let mut joined = Self { session: fragment, outdated: Vec::new(), parts: 1 };
         joined.outdated.extend(Outdated::of(&joined.session));
         joined
     }
 
     fn take(&mut self, fragment: &Fragment, layout: &Layout) {
+        self.parts += 1;
         self.session.end = self.session.end.max(fragment.end);
         self.outdated.extend(Outdated::of(fragment));
         layout.merge(&mut self.session.row.row_mut(), fragment.row.row());
@@ -266,7 +269,8 @@ mod tests {
             let at_once = join(made(None), &layout);
             let mut steps: Vec<_> = join(made(Some(true)), &layout).into_iter().flat_map(|joined| joined.into_fragments(&layout)).collect();
             steps.extend(made(Some(false)));
-            prop_assert_eq!(join(steps, &layout), at_once.clone());
+            let uncounted = |joined: Vec<Joined>| joined.into_iter().map(|joined| Joined { parts: 0, ..joined }).collect::<Vec<_>>();
+            prop_assert_eq!(uncounted(join(steps, &layout)), uncounted(at_once.clone()));
             let out = |fragments: &[Fragment]| fragments.iter().filter(|piece| piece.emitted > 0).map(|piece| (piece.start, piece.end)).collect::<BTreeSet<_>>();
             let kept: Vec<_> = at_once.iter().cloned().flat_map(|joined| joined.into_fragments(&layout)).collect();
             prop_assert_eq!(out(&kept), out(&made(None)), "nothing that is out is forgotten");

@@ -298,7 +298,7 @@ impl Sessions {
     pub(crate) fn pull(&mut self, layout: &Layout, key: &[u8], sessions: &[Joined], watermark: Watermark) {
         let known: Vec<usize> = self.chain(key).collect();
         known.into_iter().for_each(|at| self.remove(at));
-        for Joined { session, outdated } in sessions {
+        for Joined { session, outdated, .. } in sessions {
             let at = self.insert(layout, key, session.start, session.end);
             self.slots[at].emitted = session.emitted;
             self.rows.row_mut(layout, at).set(session.row.row());
@@ -311,6 +311,11 @@ impl Sessions {
                 emitted: out.emitted,
             }));
         }
+        self.note_pulled(key);
+    }
+
+    /// From now on the sessions of `key` in runs do not count.
+    pub(crate) fn note_pulled(&mut self, key: &[u8]) {
         self.restore_pulled(key);
         self.changes.pulled.push(key.into());
     }

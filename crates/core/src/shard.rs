@@ -104,6 +104,8 @@ pub struct ShardMachine {
     memory: Memory,
     /// When memory was last empty, with runs of which half is of sessions that are gone: the newest run then, and X.
     purging: Option<(u64, Watermark)>,
+    /// Sessions that were put together of parts in memory and runs.
+    joined: u64,
     /// About how many bytes the value of a row takes in the log.
     value_bytes: usize,
     /// A chunk did not read: the state is not whole, and nothing is committed any more.
@@ -201,6 +203,7 @@ impl ShardMachine {
             sliding: None,
             memory: Memory::default(),
             purging: None,
+            joined: 0,
             value_bytes,
             failed: None,
         };
@@ -265,6 +268,12 @@ impl ShardMachine {
             cycle.reopen();
         }
         self.state.compacted(done)
+    }
+
+    /// How many sessions were put together of parts in memory and runs since it was taken over.
+    #[must_use]
+    pub const fn joined_sessions(&self) -> u64 {
+        self.joined
     }
 
     /// Set once a chunk did not read: the shard has to be restored from its log.

@@ -75,7 +75,7 @@ impl ShardMachine {
         for joined in self.state.sessions_of(key)? {
             ended.outdated.extend(joined.outdated.into_iter().filter(|out| out.end == end));
             if joined.session.end == end {
-                ended.session = Some(Whole::Joined(joined.session));
+                ended.session = Some(Whole::Joined { session: joined.session, parts: joined.parts });
             }
         }
         Ok(ended)
@@ -89,7 +89,10 @@ impl ShardMachine {
         let session = match ended.session {
             None => return,
             Some(Whole::InMemory(place)) => return self.emit_session(place, Pane::Final, 0),
-            Some(Whole::Joined(session)) => session,
+            Some(Whole::Joined { session, parts }) => {
+                self.joined += u64::from(parts > 1);
+                session
+            }
         };
         let (window, values) = ((session.start, session.end), self.state.layout.results(session.row.row()));
         self.push_result(window, key.to_vec(), values, Pane::Final, 0);
@@ -104,14 +107,20 @@ impl ShardMachine {
         debug_assert!(self.state.closing.is_none(), "all results up to W_s are out");
         let state = &mut self.state;
         let Operator::Sessions(sessions) = &state.operator else { return Ok(()) };
-        let in_runs = if sessions.is_pulled(key) { Vec::new() } else { state.in_runs(key)? };
+        // With nothing in runs too: where the log is folded, they may have sessions that a compaction has left out here.
+        let counts = state.run > 0 && !sessions.is_pulled(key);
+        let in_runs = if counts { state.in_runs(key)? } else { Vec::new() };
         let pulled = (!in_runs.is_empty()).then(|| state.joined(sessions, key, in_runs));
         let Operator::Sessions(sessions) = &mut state.operator else { return Ok(()) };
         if let Some(pulled) = pulled {
             let rows: usize = pulled.iter().map(|joined| joined.session.row.bytes()).sum();
             sessions.pull(&state.layout, key, &pulled, state.watermark);
+            self.joined += pulled.iter().filter(|joined| joined.parts > 1).count() as u64;
             self.dirty.bytes += (key.len() + ENTRY_OVERHEAD) * (pulled.len() + 1) + rows;
             self.dirty.rows = true;
+        } else if counts {
+            sessions.note_pulled(key);
+            self.dirty.bytes += key.len() + ENTRY_OVERHEAD;
         }
         sessions.purge_key(key, state.purged);
         Ok(())
@@ -153,7 +162,7 @@ enum Whole {
     /// All of it is in memory, at this place.
     InMemory(u32),
     /// Joined from memory and runs.
-    Joined(Fragment),
+    Joined { session: Fragment, parts: u32 },
 }
 
 impl ShardState {
@@ -292,7 +301,7 @@ impl ShardState {
         for (key, fragments) in by_key {
             let mut joined = join(fragments, &self.layout);
             drop_ended(&mut joined, self.purged);
-            for Joined { session, outdated: of_session } in joined {
+            for Joined { session, outdated: of_session, .. } in joined {
                 let Fragment { start, end, emitted, row } = session;
                 all.insert((start, key.clone()), (end, emitted, row));
                 let open = of_session.into_iter().filter(|out| Some(out.end) > closed);
