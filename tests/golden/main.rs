@@ -43,6 +43,7 @@ fn state_entries() {
     assert_eq!(key(EntryKey::Index(EventTime(0), 258)), "0480000000000000000000000000000102");
     assert_eq!(key(EntryKey::Session(EventTime(0), b"k")), "0580000000000000006b");
     assert_eq!(key(EntryKey::Answered(Partition(258), 3)), "06000001020000000000000003");
+    assert_eq!(key(EntryKey::Pulled(b"k")), "076b");
     let place = Place { time: EventTime(1_000), partition: Partition(258), offset: Offset(3) };
     assert_eq!(key(EntryKey::Buffered(place)), "1080000000000003e8000001020000000000000003");
     assert_eq!(key(EntryKey::BufferedBase(place)), "1180000000000003e8000001020000000000000003");

@@ -209,35 +209,15 @@ pub(crate) fn take_key(
 mod tests {
     use super::*;
     use crate::{
-        job::{
-            AggregateFn, AggregateSpec, JobSpec, OnFuture, OnQuiet, OperatorSpec, SessionSpec, WatermarkSpec,
-            WatermarkStrategy,
-        },
+        job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec, SessionSpec},
         time::Span,
     };
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     fn layout() -> Layout {
-        let count = AggregateSpec { name: "n".into(), function: AggregateFn::Count, column: None };
-        let operator = OperatorSpec::Sessions(SessionSpec { gap: Span(1), cut: None });
-        let watermark = WatermarkSpec {
-            strategy: WatermarkStrategy::Bounded { delay: Span(0) },
-            idle_timeout: Span(1),
-            on_quiet: OnQuiet::Hold,
-            max_future_skew: None,
-            on_future: OnFuture::DeadLetter,
-            reanchor_after: None,
-        };
-        Layout::new(&JobSpec {
-            shards: 1,
-            watermark,
-            operator,
-            allowed_lateness: Span(0),
-            replay_ttl: Span::ZERO,
-            columns: Vec::new(),
-            aggregates: vec![count],
-        })
+        let job = JobSpec::of(OperatorSpec::Sessions(SessionSpec { gap: Span(1), cut: None }));
+        Layout::new(&JobSpec { aggregates: vec![AggregateSpec::new("n", AggregateFn::Count, None)], ..job })
     }
 
     fn fragment(start: i64, length: i64, layout: &Layout) -> Fragment {

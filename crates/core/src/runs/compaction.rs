@@ -162,7 +162,8 @@ impl Compaction {
             if let Some(purged) = all {
                 drop_ended(&mut joined, purged);
             }
-            let fragments = joined.into_iter().flat_map(|joined| joined.into_fragments(&self.layout)).collect();
+            let fragments =
+                joined.into_iter().flat_map(|joined| joined.into_fragments(&self.layout)).collect();
             let row = KeyRow { hides: row.hides && all.is_none(), fragments };
             if row.fragments.is_empty() && !row.hides {
                 continue;

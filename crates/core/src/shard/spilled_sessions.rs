@@ -19,7 +19,8 @@ use crate::{
     block::Block,
     entry::EntryKey,
     fragments::{
-        BY_KEY, Fragment, Joined, KeyRow, Outdated, behind_end, by_end, drop_ended, end_and_key, join, take_key,
+        BY_KEY, Fragment, Joined, KeyRow, Outdated, behind_end, by_end, drop_ended, end_and_key, join,
+        take_key,
     },
     runs::{Compaction, Unreadable, Walk},
     sessions::Sessions,
@@ -336,7 +337,8 @@ pub(super) fn walk(
         let mut joined = join(row.fragments, &state.layout);
         drop_ended(&mut joined, purged);
         if !joined.is_empty() {
-            let fragments = joined.into_iter().flat_map(|joined| joined.into_fragments(&state.layout)).collect();
+            let fragments =
+                joined.into_iter().flat_map(|joined| joined.into_fragments(&state.layout)).collect();
             let row = KeyRow { hides: false, fragments };
             let (mut entry, mut value) = (Vec::new(), Vec::new());
             EntryKey::Base(BY_KEY, &key).encode(&mut entry);

@@ -634,7 +634,7 @@ impl ShardState {
             Operator::Windows(_) => self.add_runs(&mut rows).err(),
             Operator::Sessions(in_memory) => {
                 self.add_sessions(in_memory, (&mut sessions, &mut outdated)).err()
-            },
+            }
             Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
         };
         let revisions =

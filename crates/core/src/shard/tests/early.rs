@@ -123,8 +123,7 @@ fn spilling_sessions(lateness: i64) -> (JobSpec, ShardMachine, ShardState) {
 
 fn taken_over(spec: &JobSpec, log: &ShardState, every: Option<Span>, now: u64) -> ShardMachine {
     let id = AssignmentId::default();
-    let mut shard =
-        ShardMachine::take_over(Shard(0), spec, Limits::default(), log.clone(), 8, id).unwrap();
+    let mut shard = ShardMachine::take_over(Shard(0), spec, Limits::default(), log.clone(), 8, id).unwrap();
     shard.set_memory(Some(1 << 20));
     shard.set_early(every, Tick(now));
     shard.announce(&announcement(1, 1, 1_000, &[]));
@@ -152,7 +151,8 @@ fn a_session_beyond_memory_gives_early_results_that_are_whole_and_takes_back_wha
     assert_eq!(spill(&mut shard, &mut log, 100), [row("a early", 16, "2 12", 0)]);
     shard.apply(&frame(0, 2, 1, &[(9, "a", 1), (30, "a", 1)]));
     assert_eq!(spill(&mut shard, &mut log, 150), [], "a fragment by itself knows of no result");
-    let out = [row("a retracted", 16, "null null", 1), row("a early", 19, "3 13", 0), row("a early", 40, "1 1", 0)];
+    let out =
+        [row("a retracted", 16, "null null", 1), row("a early", 19, "3 13", 0), row("a early", 40, "1 1", 0)];
     assert_eq!(spill(&mut shard, &mut log, 200), out);
     assert_eq!(spill(&mut shard, &mut log, 300), [], "nothing has changed");
     shard.apply(&frame(0, 4, 19, &[]));
@@ -160,7 +160,8 @@ fn a_session_beyond_memory_gives_early_results_that_are_whole_and_takes_back_wha
 }
 
 #[test]
-fn what_an_early_result_was_of_is_taken_back_when_the_watermark_passes_its_end_with_or_without_further_early_results() {
+fn what_an_early_result_was_of_is_taken_back_when_the_watermark_passes_its_end_with_or_without_further_early_results()
+ {
     for every in [Some(Span(1_000_000)), None] {
         let (spec, mut shard, mut log) = spilling_sessions(50);
         shard.apply(&frame(0, 0, 1, &[(1, "a", 5), (1, "b", 5)]));
@@ -177,7 +178,11 @@ fn what_an_early_result_was_of_is_taken_back_when_the_watermark_passes_its_end_w
         shard.apply(&frame(0, 3, 20, &[]));
         assert_eq!(spill(&mut shard, &mut log, 400), [row("a final", 19, "2 6", 0)]);
         shard.apply(&frame(0, 3, 20, &[(2, "a", 1), (2, "b", 1)]));
-        let out = [row("a late", 19, "3 7", 1), row("b late", 12, "2 6", 0), row("b retracted", 11, "null null", 1)];
+        let out = [
+            row("a late", 19, "3 7", 1),
+            row("b late", 12, "2 6", 0),
+            row("b retracted", 11, "null null", 1),
+        ];
         let mut late = spill(&mut shard, &mut log, 500);
         late.sort();
         assert_eq!(late, out, "and once");
@@ -294,7 +299,10 @@ fn what_is_to_be_taken_back_outlives_compactions_snapshots_and_savepoints() {
                 begun
             }
         };
-        assert_eq!(begun.canonical(), CanonicalState { sequence: begun.sequence, ..shard.state().canonical() });
+        assert_eq!(
+            begun.canonical(),
+            CanonicalState { sequence: begun.sequence, ..shard.state().canonical() }
+        );
         shard.apply(&frame(0, shard.input(Partition(0)).next.0, 30, &[]));
         let out = spill(&mut shard, &mut begun, 130);
         let of_a: Vec<_> = out.into_iter().filter(|(name, ..)| name.starts_with('a')).collect();

@@ -347,6 +347,39 @@ fn rows_leave_memory_when_they_are_beyond_their_share_and_windows_close_from_run
 }
 
 #[test]
+fn a_late_record_meets_no_session_that_a_compaction_has_left_out_of_the_runs() {
+    let operator = OperatorSpec::Sessions(SessionSpec { gap: Span(10), cut: None });
+    let job = JobSpec { operator, ..spec(1, 1, 0) };
+    let (mut shard, mut follower) = (owner(&job), genesis(&job));
+    let chunks = Arc::new(MemoryChunks::default());
+    shard.state.set_store(chunks.clone());
+    shard.set_memory(Some(1 << 20));
+    shard.announce(&announcement(1, 1, 100, &[]));
+    let mut follow = |shard: &mut ShardMachine| {
+        let commit = commit(shard);
+        follower.fold(&commit.block).unwrap();
+        assert_eq!(follower.canonical(), shard.state().canonical());
+        commit
+    };
+    shard.apply(&frame(0, 0, 1, &[(1, "a", 1)]));
+    shard.want_run();
+    assert!(follow(&mut shard).spilled.is_some());
+    shard.apply(&frame(0, 1, 12, &[]));
+    assert_eq!(follow(&mut shard).results.len(), 1);
+    let done =
+        shard.compaction().expect("all of the run is over").run(|_, _| Ok::<_, crate::runs::Unreadable>(()));
+    assert!(shard.compacted(done.unwrap()));
+    assert!(shard.state().runs().of_slice(BY_KEY).is_empty());
+    // Not too late by itself, as its session goes on until 15.
+    shard.apply(&frame(0, 1, 12, &[(5, "a", 1)]));
+    follow(&mut shard);
+    shard.apply(&frame(0, 2, 15, &[]));
+    let results: Vec<_> =
+        follow(&mut shard).results.into_iter().map(|row| (row.start.0, row.end.0)).collect();
+    assert_eq!(results, [(5, 15)]);
+}
+
+#[test]
 fn a_chunk_that_does_not_read_stops_the_shard_before_it_commits() {
     let job = spec(10, 10, 0);
     let mut shard = owner(&job);
