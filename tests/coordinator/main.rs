@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure real time and run threads of their own")]
 
 mod electing;
+mod failing;
 mod peers;
 mod rig;
 mod serving;

@@ -59,6 +59,20 @@ impl Rig {
         parse(&text.replace("\nsink:", "\n  - { name: largest, fn: max, field: /v }\nsink:"))
     }
 
+    /// The same job, which keeps what replays need.
+    pub fn with_replay(&self) -> Result<Job> {
+        let text = text(&self.name, "10s", &format!("partitions: {PARTITIONS}"));
+        let topic = format!("topic: {}-dead\n", self.name);
+        parse(&text.replace(&topic, &format!("{topic}  replay: {{ ttl: 1h }}\n")))
+    }
+
+    /// Another job that does the same with the same source.
+    pub fn heir(&self) -> Result<Job> {
+        let name = format!("{}-heir", self.name);
+        let text = text(&name, "10s", &format!("partitions: {PARTITIONS}"));
+        parse(&text.replace(&format!("{name}-source"), &self.job.source.topic))
+    }
+
     /// The same job, but its source is not to be created.
     pub fn without_partitions(&self) -> Result<Job> {
         parse(&text(&self.name, "10s", "start_from: earliest"))
