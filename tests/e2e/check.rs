@@ -144,6 +144,10 @@ fn may_start(bootstrap: &str) {
     }
     checked.has("rights, each tried", "delete", "ok", "none was");
     checked.has("rights, each tried", "group", "ok", &name);
+    checked.has("rights, each tried", "read", "ok", &format!("`{name}-dead` can be read"));
+    let keeps_nothing = job.replace(", replay: { mode: manual, ttl: 2h }", "");
+    let checked = Checked::of(bootstrap, &keeps_nothing, &[]);
+    assert!(checked.findings.iter().all(|found| found.1 != "read"), "nobody reads dead letters then");
     assert_eq!(Checked::of(bootstrap, &job, &["--strict"]).code, Some(1), "one copy is a warning");
 
     assert_eq!(topics(bootstrap, &name), all, "no topic was made or deleted");
@@ -263,11 +267,13 @@ fn rights_that_are_missing_are_found_by_trying() {
     allow_only(bootstrap, Resource::Topic("rights-out"), &look).unwrap();
     let write = [Operation::Describe, Operation::DescribeConfigs, Operation::Write];
     allow_only(bootstrap, Resource::Topic("rights-changelog"), &write).unwrap();
+    allow_only(bootstrap, Resource::Topic("rights-dead"), &write).unwrap();
     // The broker takes the rules up in its own time.
     let checked = clients::until("the rules", || {
         let checked = Checked::of(bootstrap, &job(name, "start_from: earliest"), &[]);
         let refused = |name: &str| checked.findings.iter().any(|found| found.1 == name && found.2 == "error");
-        Ok((refused("write") && refused("delete") && refused("sample")).then_some(checked))
+        let all = ["write", "delete", "sample", "read"].into_iter().all(refused);
+        Ok(all.then_some(checked))
     })
     .unwrap();
     assert_eq!(checked.code, Some(1));
@@ -275,6 +281,8 @@ fn rights_that_are_missing_are_found_by_trying() {
     checked.has("rights, each tried", "write", "error", "`rights-out` (it was aborted): ");
     checked.has("rights, each tried", "write", "ok", "`rights-dead`");
     checked.has("rights, each tried", "write", "ok", "`rights-changelog`");
+    checked.has("rights, each tried", "read", "error", "`rights-dead` can be read");
+    checked.has("rights, each tried", "read", "error", "else no dead letter comes back");
     checked.has("rights, each tried", "delete", "error", "else it grows for ever");
 
     allow_only(bootstrap, Resource::TransactionalId("rights-check"), &[Operation::Describe]).unwrap();

@@ -44,7 +44,7 @@ pub use error::{Error, Result};
 pub use native::batch::{Headers, Record, RecordBatch, Run};
 pub use producer::Producer;
 pub use reader::{GroupReader, PartitionReader, ReaderControl, ReaderEvent, ReaderOptions};
-pub use sample::{Extent, Sample};
+pub use sample::{Extent, Sample, readable};
 pub use scan::Step;
 pub use tidegate_core::record::Timestamp;
 pub use topic::{Copies, Created, NewTopic, PartitionEnds, TopicDescription, TopicId, TopicRole};

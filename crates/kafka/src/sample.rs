@@ -79,6 +79,15 @@ impl Sample {
     }
 }
 
+/// Whether the records of a topic can be read, by trying; none of them is looked at. Blocks.
+///
+/// # Errors
+///
+/// What the brokers answer where they refuse; when they do not answer for `patience`.
+pub fn readable(config: &KafkaConfig, topic: &str, patience: Duration) -> Result<()> {
+    Scan::open(config, topic)?.try_read(patience)
+}
+
 fn span(stretch: &Stretch) -> u64 {
     stretch.end.map_or(0, |end| end.0.saturating_sub(stretch.start.0))
 }

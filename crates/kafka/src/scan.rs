@@ -102,6 +102,35 @@ impl Scan {
         Ok(found.into_iter().map(|[offset]| offset).collect())
     }
 
+    /// Whether records can be read: waits until the brokers have answered a fetch at the end of the first partition.
+    ///
+    /// # Errors
+    ///
+    /// What they answer where they refuse; when they do not answer for `patience`.
+    pub(crate) fn try_read(&self, patience: Duration) -> Result<()> {
+        let ends = self.ends(&[Partition(0)])?;
+        let Some(PartitionEnds { partition, last_stable, .. }) = ends.first() else {
+            return Err(Error::UnknownTopic { topic: self.topic().to_owned() });
+        };
+        self.consumer.add(&[(*partition, *last_stable)])?;
+        let (mut messages, deadline) = (Vec::new(), Deadline::after(patience));
+        while !deadline.has_passed() {
+            self.consumer.poll(&mut messages, MAX_RECORDS, POLL_PATIENCE);
+            for message in messages.drain(..) {
+                match message.error() {
+                    None | Some(RDKafkaErrorCode::PartitionEOF) => return Ok(()),
+                    Some(code) => {
+                        let error = self.consumer.failure(&message, code, Some(*last_stable));
+                        if !error.is_retriable() {
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+        }
+        Err(Error::TimedOut { what: format!("read topic `{}`", self.topic()), waited: patience })
+    }
+
     /// Reads the stretches, which are of different partitions. `between` is called after each poll, ten times a second or
     /// more often.
     ///

@@ -8,7 +8,7 @@ use tidegate_core::time::Partition;
 use tidegate_job::Job;
 use tidegate_kafka::{
     Admin, AppendTime, Created, KafkaConfig, NewTopic, OutputRecord, TopicRole, TransactionOptions,
-    TransactionalProducer, append_times,
+    TransactionalProducer, append_times, readable,
 };
 
 use super::facts::{Asked, Attempt, Facts, FoundTopic, Topic};
@@ -154,6 +154,17 @@ async fn attempts(admin: &Admin, kafka: &KafkaConfig, job: &Job, facts: &Facts) 
             what: format!("the offsets of group `{group}` can be read"),
             outcome: admin.group_readable(group, &job.source.topic).await.map_err(|error| error.to_string()),
             fix: format!("give ingest the right to read group `{group}`"),
+        });
+    }
+    if job.dead_letter.replay_ttl.is_some() && facts.dead_letter.found.is_some() {
+        let name = &facts.dead_letter.name;
+        let (kafka, topic) = (kafka.clone(), name.clone());
+        let read = tokio::task::spawn_blocking(move || readable(&kafka, &topic, PATIENCE)).await?;
+        attempts.push(Attempt {
+            name: "read",
+            what: format!("`{name}` can be read, for replays (dead_letter.replay)"),
+            outcome: read.map_err(|error| error.to_string()),
+            fix: format!("give ingest the right to read topic `{name}`: else no dead letter comes back"),
         });
     }
     if let Some(found) = &facts.changelog.found
