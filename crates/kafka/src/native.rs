@@ -3,6 +3,7 @@
 //! - [`NativeConsumer`]: librdkafka's consumer read through `rd_kafka_consume_batch_queue`, partitions assigned one by one.
 //! - [`batch`]: the messages of a poll, owned.
 //! - [`bell`]: a producer's events, waited for.
+//! - [`produce`]: records without headers, by the handles of their topics.
 //! - [`requests`]: `ListOffsets` with an isolation level, and topic ids.
 //!
 //! A consumer that was asked to rebalance *records* that and returns from its poll; the poll thread answers with
@@ -15,6 +16,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod bell;
+pub(crate) mod produce;
 pub(crate) mod requests;
 
 use std::collections::VecDeque;

@@ -24,6 +24,7 @@ use crate::client::{Deadline, raw_partition, unreachable_or};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::bell::Bell;
+use crate::native::produce::{Plain, Topics};
 use crate::producer::raw_headers;
 
 /// How long one attempt to end a transaction waits; it is repeated.
@@ -32,6 +33,12 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 3;
 /// How long deliveries are awaited at a time.
 const WAIT: Duration = Duration::from_millis(100);
+/// Bytes of a request beside its records, at most.
+const REQUEST_OVERHEAD: usize = 1_024;
+/// Bytes of a record in a request beside key, value and headers, at most, as librdkafka counts.
+const RECORD_OVERHEAD: usize = 40;
+/// The same of a header.
+const HEADER_OVERHEAD: usize = 10;
 
 /// How transactions are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +91,16 @@ pub struct Header {
     pub value: Option<Bytes>,
 }
 
+impl OutputRecord {
+    /// Bytes of key, value and headers.
+    fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter();
+        let headers = headers.map(|header| HEADER_OVERHEAD + header.name.len() + length(&header.value));
+        length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+}
+
 /// What became of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -120,8 +137,9 @@ pub struct TransactionalProducer {
     id: Box<str>,
     brokers: Box<str>,
     options: TransactionOptions,
-    /// Before the client in the order of dropping.
+    /// These two before the client in the order of dropping.
     bell: Bell,
+    topics: Topics,
     client: BaseProducer<Context>,
     context: Context,
 }
@@ -136,11 +154,14 @@ impl TransactionalProducer {
         let timeout = options.transaction_timeout.as_millis().to_string();
         let settings = config.producer(
             &[
-                // Many of these live in one process and each writes little at a time.
-                ("linger.ms", "1"),
+                // Many of these live in one process. A request goes when its portion is whole: sooner, the client's thread
+                // would spin until the rest may go (see `portion`). Few records wait for their partitions to join the
+                // transaction in any case.
+                ("linger.ms", "5"),
                 ("queue.buffering.max.messages", "100000"),
                 ("queue.buffering.max.kbytes", "65536"),
-                ("batch.num.messages", "10000"),
+                // Its bytes are what bounds a request.
+                ("batch.num.messages", "100000"),
                 ("compression.type", &options.compression),
                 ("message.max.bytes", &options.max_message_bytes.to_string()),
                 // A topic that is not there is told within the transaction's time.
@@ -160,7 +181,8 @@ impl TransactionalProducer {
             settings.create_with_context(context.clone()).map_err(|error| Error::client(what(), &error))?;
         let bell = Bell::of(client.client()).ok_or_else(|| Error::code(what(), RDKafkaErrorCode::Fail))?;
         let (id, brokers) = (transactional_id.into(), config.brokers.as_str().into());
-        Ok(Self { id, brokers, options, bell, client, context })
+        let topics = Topics::default();
+        Ok(Self { id, brokers, options, bell, topics, client, context })
     }
 
     /// The transactional id.
@@ -270,53 +292,66 @@ impl TransactionalProducer {
     }
 
     /// Produces the records and waits for all of them.
-    fn deliver(&self, records: &[OutputRecord]) -> Result<Vec<Option<Offset>>, Failure> {
+    fn deliver(&mut self, records: &[OutputRecord]) -> Result<Vec<Option<Offset>>, Failure> {
         *self.context.deliveries() = Deliveries { of: vec![Delivery::Waiting; records.len()], waiting: 0 };
         let deadline = Deadline::after(self.options.transaction_timeout);
-        for (index, record) in records.iter().enumerate() {
-            self.produce(index, record, deadline)?;
-        }
-        self.await_deliveries(deadline);
-        let deliveries = self.context.deliveries();
-        let mut offsets = Vec::with_capacity(records.len());
-        for delivery in &deliveries.of {
-            match delivery {
-                Delivery::Done(offset) => offsets.push(*offset),
-                Delivery::Waiting | Delivery::Failed(_) => return Err(failure(records, &deliveries.of)),
+        let mut from = 0;
+        while from < records.len() {
+            let rest = records.get(from..).unwrap_or_default();
+            let portion = rest.get(..portion(rest, self.options.max_message_bytes)).unwrap_or(rest);
+            // Before any is sent: deliveries may be reported while others are produced.
+            self.context.deliveries().waiting = portion.len();
+            for (at, record) in portion.iter().enumerate() {
+                if let Err(failure) = self.produce(from + at, record, deadline) {
+                    self.context.deliveries().waiting -= portion.len() - at;
+                    return Err(failure);
+                }
+            }
+            self.await_deliveries(deadline);
+            let deliveries = self.context.deliveries();
+            from += portion.len();
+            let done = deliveries.of.get(..from).unwrap_or_default();
+            if done.iter().any(|delivery| !matches!(delivery, Delivery::Done(_))) {
+                return Err(failure(records, &deliveries.of));
             }
         }
-        Ok(offsets)
+        let deliveries = self.context.deliveries();
+        let offset = |delivery: &Delivery| if let Delivery::Done(offset) = delivery { *offset } else { None };
+        Ok(deliveries.of.iter().map(offset).collect())
     }
 
-    fn produce(&self, index: usize, record: &OutputRecord, deadline: Deadline) -> Result<(), Failure> {
-        let mut raw = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&record.topic, index)
-            .partition(raw_partition(record.partition));
-        raw.key = record.key.as_deref();
-        raw.payload = record.value.as_deref();
-        raw.timestamp = record.timestamp.map(|time| time.millis().max(1));
-        raw.headers =
-            raw_headers(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())));
-        // Before it is sent: its delivery may be reported while the next is produced.
-        self.context.deliveries().waiting += 1;
+    fn produce(&mut self, index: usize, record: &OutputRecord, deadline: Deadline) -> Result<(), Failure> {
         loop {
-            let (error, refused) = match self.client.send(raw) {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            };
-            if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull))
-                && !deadline.has_passed()
-            {
+            let Err(error) = self.send(index, record) else { return Ok(()) };
+            if error == RDKafkaErrorCode::QueueFull && !deadline.has_passed() {
                 self.serve();
                 self.bell.wait(WAIT);
-                raw = refused;
                 continue;
             }
-            self.context.deliveries().waiting -= 1;
-            return Err(match error.rdkafka_error_code() {
-                Some(code) if is_refusal(code) => Failure::Refused { index, code },
-                _ => Failure::Failed { reason: format!("record {index} was not accepted: {error}") },
+            return Err(if is_refusal(error) {
+                Failure::Refused { index, code: error }
+            } else {
+                Failure::Failed { reason: format!("record {index} was not accepted: {error}") }
             });
         }
+    }
+
+    fn send(&mut self, index: usize, record: &OutputRecord) -> Result<(), RDKafkaErrorCode> {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let timestamp = record.timestamp.map(|time| time.millis().max(1));
+        if record.headers.is_empty() {
+            let timestamp = timestamp.unwrap_or(0);
+            let plain = Plain { partition: record.partition, key, value, timestamp, number: index };
+            return self.topics.produce(self.client.client(), &record.topic, plain);
+        }
+        let mut raw = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&record.topic, index)
+            .partition(raw_partition(record.partition));
+        (raw.key, raw.payload, raw.timestamp) = (key, value, timestamp);
+        raw.headers =
+            raw_headers(record.headers.iter().map(|header| (&*header.name, header.value.as_deref())));
+        self.client
+            .send(raw)
+            .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument))
     }
 
     fn await_deliveries(&self, deadline: Deadline) {
@@ -387,7 +422,60 @@ impl TransactionalProducer {
     }
 }
 
+/// How many of the records are produced before they are awaited: no more for one partition than a request takes.
+///
+/// An idempotent producer of librdkafka has one request for a partition under way, and its thread spins while more records than
+/// that wait for the answer.
+fn portion(records: &[OutputRecord], request_bytes: u32) -> usize {
+    let limit = usize::try_from(request_bytes).unwrap_or(usize::MAX).saturating_sub(REQUEST_OVERHEAD);
+    let (mut to, mut bytes) = (None, 0);
+    for (at, record) in records.iter().enumerate() {
+        let here = Some((&record.topic, record.partition));
+        if to != here {
+            (to, bytes) = (here, 0);
+        }
+        let before = bytes;
+        bytes += RECORD_OVERHEAD + record.bytes();
+        if bytes > limit && before > 0 {
+            return at;
+        }
+    }
+    records.len()
+}
+
 const fn is_fencing(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(of: &[(u32, usize)]) -> Vec<OutputRecord> {
+        let record = |(partition, size): &(u32, usize)| OutputRecord {
+            topic: "results".into(),
+            partition: Partition(*partition),
+            key: None,
+            value: Some(vec![0; *size].into()),
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        of.iter().map(record).collect()
+    }
+
+    #[test]
+    fn a_portion_has_as_much_for_one_partition_as_a_request_takes() {
+        assert_eq!(portion(&records(&[(0, 4_000); 20]), 100_000), 20);
+        assert_eq!(portion(&records(&[(0, 4_000); 60]), 100_000), 24);
+        let two = [vec![(0, 4_000); 20], vec![(1, 4_000); 20]].concat();
+        assert_eq!(portion(&records(&two), 100_000), 40, "each partition has requests of its own");
+    }
+
+    #[test]
+    fn a_record_larger_than_a_request_is_a_portion() {
+        assert_eq!(portion(&records(&[(0, 200_000), (0, 1)]), 100_000), 1);
+        assert_eq!(portion(&records(&[(0, 1), (0, 200_000)]), 100_000), 1);
+        assert_eq!(portion(&[], 100_000), 0);
+    }
 }
