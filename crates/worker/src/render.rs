@@ -28,6 +28,8 @@ const RECORD_OVERHEAD: usize = 160;
 const HEADER_OVERHEAD: usize = 10;
 /// A chunk of the changelog is at most this long, whatever the topic would take.
 const MAX_CHUNK: usize = 900 << 10;
+/// 10 to the power of this is a `u64`.
+const MOST_PLACES: u32 = 19;
 
 /// A topic that shards write to.
 #[derive(Clone, Debug)]
@@ -130,9 +132,8 @@ impl Renderer {
     }
 
     fn write_value(&self, row: &ResultRow, out: &mut Vec<u8>) {
-        // Writing to a Vec cannot fail.
         out.extend_from_slice(b"{\"key\":");
-        let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(&row.key));
+        write_text(&row.key, out);
         out.extend_from_slice(b",\"window_start\":");
         write_integer(row.start.0, out);
         out.extend_from_slice(b",\"window_end\":");
@@ -234,12 +235,54 @@ fn header(name: &'static str, value: impl Into<String>) -> Header {
     Header { name: name.into(), value: Some(value.into().into()) }
 }
 
+/// Text as JSON; what is not UTF-8 in it is replaced.
+fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    let is_plain = |byte: &u8| matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\');
+    if text.iter().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    } else {
+        // Writing to a Vec cannot fail.
+        let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
+    }
+}
+
 fn write_result(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::Count(count) => out.extend_from_slice(itoa::Buffer::new().format(*count).as_bytes()),
-        // Writing to a Vec cannot fail.
+        Value::Count(count) => write_unsigned(*count, out),
+        Value::Decimal { units, scale } if *scale <= MOST_PLACES => match i64::try_from(*units) {
+            Ok(units) => write_decimal(units, *scale, out),
+            Err(_) => drop(write!(out, "{value}")),
+        },
         other => drop(write!(out, "{other}")),
     }
+}
+
+/// As [`Value`] displays it: a result has several, and formatting them is a tenth of what a result costs.
+fn write_decimal(units: i64, scale: u32, out: &mut Vec<u8>) {
+    let one = 10_u64.pow(scale);
+    let (whole, mut fraction) = (units.unsigned_abs() / one, units.unsigned_abs() % one);
+    if units < 0 {
+        out.push(b'-');
+    }
+    write_unsigned(whole, out);
+    if fraction == 0 {
+        return;
+    }
+    let mut places = scale as usize;
+    while fraction.is_multiple_of(10) {
+        (fraction, places) = (fraction / 10, places - 1);
+    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(fraction);
+    out.push(b'.');
+    out.extend(std::iter::repeat_n(b'0', places.saturating_sub(digits.len())));
+    out.extend_from_slice(digits.as_bytes());
+}
+
+fn write_unsigned(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn write_integer(value: i64, out: &mut Vec<u8>) {
@@ -304,6 +347,29 @@ mod tests {
             .map(|header| format!("{}={}", header.name, text(header.value.as_ref())))
             .collect();
         pairs.join(" ")
+    }
+
+    #[test]
+    fn decimals_are_written_as_they_display() {
+        let all = [0, 1, -1, 9, 10, 1_200, -1_250, 12_345, 100_000, i64::MAX.into(), i64::MIN.into()];
+        let large = [i128::from(i64::MAX) + 1, i128::MIN];
+        for (units, scale) in
+            all.into_iter().chain(large).flat_map(|units| (0..40).map(move |at| (units, at)))
+        {
+            let value = Value::Decimal { units, scale };
+            let mut written = Vec::new();
+            write_result(&value, &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), value.to_string());
+        }
+    }
+
+    #[test]
+    fn keys_are_written_as_serde_writes_them() {
+        for key in ["", "u-1", "a b", "\"", "\\", "\u{7f}", "\n", "ü", "u-\0"] {
+            let mut written = Vec::new();
+            write_text(key.as_bytes(), &mut written);
+            assert_eq!(written, serde_json::to_vec(key).unwrap(), "{key:?}");
+        }
     }
 
     #[test]
