@@ -8,7 +8,7 @@ use tidegate_core::{
     entry::{EntryKey, Input},
     frame::{Frame, Rows, SessionId},
     job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec},
-    ordered::{Buffered, Kept, Place},
+    ordered::{Buffered, Place},
     replay::{
         Answered, AnsweredBlock,
         Outcome::{Applied, Expired},
@@ -71,7 +71,7 @@ fn a_record_that_waits() {
     let headers = vec![("h".to_owned(), None)];
     let payload = Payload { key: None, value: Some(b"v".to_vec()), headers, timestamp: Some(-2) };
     let mut value = Vec::new();
-    Buffered { key: b"ab".as_slice().into(), kept: Kept::Whole(payload.into()) }.encode(&mut value);
+    Buffered::Whole { key: b"ab".as_slice().into(), payload: payload.into() }.encode(&mut value);
     assert_eq!(hex(&value), "0261620001017601016800".to_owned() + "01fffffffffffffffe");
 }
 

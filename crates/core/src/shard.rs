@@ -101,6 +101,7 @@ pub struct ShardMachine {
     walk: Option<Walk>,
     /// What the keys have in their sliding windows, once a result was due.
     sliding: Option<sliding::Sliding>,
+    alone: sliding::Alone,
     memory: Memory,
     /// When memory was last empty, with runs of which half is of sessions that are gone: the newest run then, and X.
     purging: Option<(u64, Watermark)>,
@@ -180,6 +181,7 @@ impl ShardMachine {
         let job = state.job.filter(|_| state.assignment <= assignment)?;
         (state.incarnation, state.assignment) = (incarnation, assignment);
         let value_bytes = 2 * state.layout.stride();
+        let alone = sliding::Alone::new(&state.layout);
         let mut machine = Self {
             shard,
             job,
@@ -201,6 +203,7 @@ impl ShardMachine {
             window: None,
             walk: None,
             sliding: None,
+            alone,
             memory: Memory::default(),
             purging: None,
             joined: 0,

@@ -274,7 +274,7 @@ impl ShardMachine {
         }
         self.value_bytes = writer.mean().unwrap_or(self.value_bytes);
         let mut bytes = (Vec::new(), Vec::new());
-        self.state.buffer.take_dirty(|place, record| write_record(place, record, &mut bytes, block));
+        self.state.buffer.take_new(|place, record| write_record(place, record, &mut bytes, block));
         positions
     }
 

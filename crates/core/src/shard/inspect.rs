@@ -138,7 +138,7 @@ impl ShardMachine {
             .state
             .buffer
             .behind(None)
-            .filter(|(place, record)| *record.key == *key && Some(place.time) >= self.state.watermark);
+            .filter(|(place, record)| *record.key() == *key && Some(place.time) >= self.state.watermark);
         let places: Vec<_> = places.map(|(place, _)| place).collect();
         let view = |place: &Place| WindowView {
             start: place.time,

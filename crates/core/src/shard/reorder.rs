@@ -14,7 +14,7 @@ use crate::{
     block::Closing,
     dead_letter::Reason,
     frame::ShardFrame,
-    ordered::{Buffered, Kept, PLACE_BYTES, Place},
+    ordered::{Buffered, PLACE_BYTES, Place},
     runs::{Part, Unreadable, Walk},
     time::EventTime,
 };
@@ -40,7 +40,7 @@ impl ShardMachine {
                 self.push_late(frame, row, (Reason::Late, None), payload);
                 continue;
             }
-            let record = Buffered { key: rows.key(row).into(), kept: Kept::Whole(payload) };
+            let record = Buffered::Whole { key: rows.key(row).into(), payload };
             self.buffer_record(Place { time, partition: frame.partition, offset }, record);
             applied += 1;
         }
@@ -93,8 +93,8 @@ impl ShardMachine {
             let Some((place, record)) = record else { return Ok(true) };
             *last = Some(place);
             self.out.bytes += record.bytes() + ENTRY_OVERHEAD;
-            let Kept::Whole(payload) = record.kept else { continue };
-            self.out.reordered.push(Reordered { place, key: record.key, payload });
+            let Buffered::Whole { key, payload } = record else { continue };
+            self.out.reordered.push(Reordered { place, key, payload });
         }
     }
 
@@ -189,7 +189,7 @@ impl ShardState {
         let mut walk = Walk::new(parts.iter(), &[], &self.runs)?;
         let whole = self.keeps_records();
         while let Some((place, record)) = take_record(&mut walk, &self.runs, whole)? {
-            if !self.is_gone(place) && self.buffer.get(place).is_none() {
+            if !self.is_gone(place) && !self.buffer.holds(place) {
                 self.buffer.restore(place, record);
             }
         }

@@ -8,7 +8,7 @@ use crate::{
     aggregate::At,
     dead_letter::Reason,
     frame::RowReader,
-    ordered::{Buffered, Kept, Place},
+    ordered::{Buffered, Place},
     replay::{Origin, Outcome, ReplayFrame, Replayed},
     time::{EventTime, Offset},
     window::Grid,
@@ -58,12 +58,12 @@ impl ShardMachine {
             Operator::Sessions(_) => self.replay_to_session(place, key, reader),
             Operator::Reorder | Operator::Sliding(_) if Some(time) < self.state.watermark => Outcome::Expired,
             Operator::Reorder => match payload_of(&frame.rows, row) {
-                Some(payload) => self.replay_to_buffer(place, key, Kept::Whole(payload)),
+                Some(payload) => self.replay_to_buffer(place, Buffered::Whole { key: key.into(), payload }),
                 None => Outcome::Expired,
             },
             Operator::Sliding(_) => {
-                let alone = self.row_of_record(reader, &place);
-                self.replay_to_buffer(place, key, alone)
+                let alone = self.row_of_record(key, reader, &place);
+                self.replay_to_buffer(place, alone)
             }
         }
     }
@@ -119,8 +119,8 @@ impl ShardMachine {
         Outcome::Applied
     }
 
-    fn replay_to_buffer(&mut self, place: Place, key: &[u8], kept: Kept) -> Outcome {
-        self.buffer_record(place, Buffered { key: key.into(), kept });
+    fn replay_to_buffer(&mut self, place: Place, record: Buffered) -> Outcome {
+        self.buffer_record(place, record);
         self.dirty.rows = true;
         Outcome::Applied
     }

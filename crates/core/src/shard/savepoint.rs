@@ -79,7 +79,7 @@ pub fn resharded(states: &[CanonicalState], shards: u32) -> Result<Vec<Canonical
             into.outdated.extend(outdated.map(|(place, emitted)| (place.clone(), *emitted)));
             let revisions = state.revisions.iter().filter(|((_, key), _)| own(key));
             into.revisions.extend(revisions.map(|(place, emitted)| (place.clone(), *emitted)));
-            let buffered = state.buffered.iter().filter(|(_, record)| own(&record.key));
+            let buffered = state.buffered.iter().filter(|(_, record)| own(record.key()));
             into.buffered.extend(buffered.map(|(place, record)| (*place, record.clone())));
         }
     }

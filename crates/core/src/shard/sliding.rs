@@ -14,11 +14,24 @@ use crate::{
     block::Closing,
     dead_letter::Reason,
     frame::{RowReader, ShardFrame},
-    ordered::{Buffered, Kept, Place},
+    ordered::{Buffered, KeyedRow, Place},
     runs::Unreadable,
     spans::Spans,
     time::{EventTime, Span},
 };
+
+/// Room for a record's own row, and for that as it is written.
+#[derive(Debug)]
+pub(super) struct Alone {
+    row: RowBuf,
+    bytes: Vec<u8>,
+}
+
+impl Alone {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Self { row: RowBuf::new(layout), bytes: Vec::new() }
+    }
+}
 
 /// The spans of all keys, and the records of the event time that they have come to. They follow from the buffer.
 #[derive(Debug)]
@@ -51,8 +64,8 @@ impl ShardMachine {
                 continue;
             }
             let place = Place { time, partition: frame.partition, offset: offset_of(frame, row) };
-            let kept = self.row_of_record(&mut reader, &place);
-            self.buffer_record(place, Buffered { key: key.into(), kept });
+            let record = self.row_of_record(key, &mut reader, &place);
+            self.buffer_record(place, record);
             applied += 1;
         }
         self.dirty.rows |= applied > 0;
@@ -61,15 +74,19 @@ impl ShardMachine {
     }
 
     /// The accumulators of the record that `reader` is at, alone.
-    pub(super) fn row_of_record(&self, reader: &mut RowReader<'_>, place: &Place) -> Kept {
-        let layout = &self.state.layout;
-        let mut alone = RowBuf::new(layout);
+    pub(super) fn row_of_record(
+        &mut self,
+        key: &[u8],
+        reader: &mut RowReader<'_>,
+        place: &Place,
+    ) -> Buffered {
+        let (layout, alone) = (&self.state.layout, &mut self.alone);
         let at = At { time: place.time, partition: place.partition, offset: place.offset };
-        layout.add_record(&mut alone.row_mut());
-        reader.values(|column, value| layout.add(&mut alone.row_mut(), column, value, &at));
-        let mut bytes = Vec::new();
-        layout.encode(alone.row(), &mut bytes);
-        Kept::Row(bytes.into())
+        alone.row.clear();
+        layout.add_record(&mut alone.row.row_mut());
+        reader.values(|column, value| layout.add(&mut alone.row.row_mut(), column, value, &at));
+        let encode = |out: &mut Vec<u8>| layout.encode(alone.row.row(), out);
+        Buffered::Row(KeyedRow::new(key, &mut alone.bytes, encode))
     }
 
     /// Puts out the results of the records below W_s until all are out or the next commit is full.
@@ -102,6 +119,9 @@ impl ShardMachine {
             Some(sliding) => sliding,
             None => self.spans_so_far(size)?,
         };
+        if let Some(watermark) = self.state.watermark {
+            self.state.buffer.sort(sliding.taken, watermark);
+        }
         let done = loop {
             if sliding.group.is_empty() && !self.take_group(&mut sliding)? {
                 break true;
@@ -202,9 +222,10 @@ impl Sliding {
 
     /// Takes the next record into the span of its key, and gives the place of that.
     fn take(&mut self, place: Place, record: &Buffered) -> Option<usize> {
-        let Kept::Row(bytes) = &record.kept else { return None };
-        let at = self.spans.of_key(&record.key, &self.layout);
-        self.spans.at_mut(at)?.push(place.time, bytes, &self.layout)?;
+        let Buffered::Row(record) = record else { return None };
+        let (key, row) = record.parts();
+        let at = self.spans.of_key(key, &self.layout);
+        self.spans.at_mut(at)?.push(place.time, row, &self.layout)?;
         self.taken = Some(place);
         Some(at)
     }
