@@ -154,7 +154,8 @@ impl Ingest {
             rows: rows.collect(),
         };
         self.owed += frame.cost();
-        self.say(Request::Frames(v1::Frames { frames: vec![frame::to_wire(frame)] })).await
+        self.say(Request::Frames(v1::Frames { frames: vec![frame::to_wire(frame)], traces: Vec::new() }))
+            .await
     }
 
     async fn say(&self, message: Request) -> Result<()> {

@@ -108,7 +108,7 @@ impl Outbox {
     /// Opens a session, behind the frames before it; false when the worker does not keep up.
     #[must_use]
     pub(crate) fn open(&mut self, connection: WorkerRef, opening: &Opening) -> bool {
-        self.flush_worker(connection)
+        self.flush_worker(connection, &[])
             && self.send(connection, v1::feed_request::Message::Open(opening.into()))
     }
 
@@ -117,17 +117,6 @@ impl Outbox {
         if let Some(worker) = self.workers.get_mut(&connection) {
             self.credit.spend(connection, out.cost(), now);
             worker.frames.push(frame::to_wire(out));
-        }
-    }
-
-    /// Tells all workers of traced records, ahead of their frames. Where a worker does not keep up they are lost.
-    pub(crate) fn traces(&self, traces: &[v1::RecordTrace]) {
-        if traces.is_empty() {
-            return;
-        }
-        for connection in self.workers.keys() {
-            let traces = v1::Traces { traces: traces.to_vec() };
-            let _ = self.send(*connection, v1::feed_request::Message::Traces(traces));
         }
     }
 
@@ -141,20 +130,25 @@ impl Outbox {
         self.reports.remove(&partition);
     }
 
-    /// Sends what is queued, one message for each peer; gives the workers that do not keep up.
-    pub(crate) fn flush(&mut self, clock_ms: i64) -> Vec<WorkerRef> {
+    /// Sends what is queued, one message for each peer; gives the workers that do not keep up. Traces go to the workers that get
+    /// frames of their shards, in the same message: one of its own would cost several times what it says.
+    pub(crate) fn flush(&mut self, clock_ms: i64, traces: &[v1::RecordTrace]) -> Vec<WorkerRef> {
         self.flush_reports(clock_ms);
         let connections: Vec<_> = self.workers.keys().copied().collect();
-        connections.into_iter().filter(|connection| !self.flush_worker(*connection)).collect()
+        connections.into_iter().filter(|connection| !self.flush_worker(*connection, traces)).collect()
     }
 
-    fn flush_worker(&mut self, connection: WorkerRef) -> bool {
+    fn flush_worker(&mut self, connection: WorkerRef, traces: &[v1::RecordTrace]) -> bool {
         let Some(worker) = self.workers.get_mut(&connection) else { return true };
         if worker.frames.is_empty() {
             return true;
         }
         let frames = std::mem::take(&mut worker.frames);
-        self.send(connection, v1::feed_request::Message::Frames(v1::Frames { frames }))
+        let is_in_frames = |trace: &&v1::RecordTrace| {
+            frames.iter().flat_map(|frame| &frame.rows).any(|rows| rows.shard == trace.shard)
+        };
+        let traces = traces.iter().filter(is_in_frames).cloned().collect();
+        self.send(connection, v1::feed_request::Message::Frames(v1::Frames { frames, traces }))
     }
 
     fn send(&self, connection: WorkerRef, message: v1::feed_request::Message) -> bool {

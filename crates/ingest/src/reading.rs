@@ -815,10 +815,8 @@ impl Reading {
             self.with(partition, |source| source.tick(now));
         }
         self.look_after_slow_workers();
-        if let Some(traces) = &mut self.traces {
-            self.outbox.traces(&traces.drain());
-        }
-        for connection in self.outbox.flush(self.clock.now_millis()) {
+        let traces = self.traces.as_mut().map(Traces::drain).unwrap_or_default();
+        for connection in self.outbox.flush(self.clock.now_millis(), &traces) {
             tracing::warn!(
                 connection = connection.0,
                 "a worker does not keep up with its stream, closing it"

@@ -1,7 +1,8 @@
 //! Traces of records: a span for each record whose producer sampled it, from which its results go on.
 //!
 //! Telemetry and no part of the protocol: what is lost here, or sent twice, changes no result. Without a collector there is no
-//! [`Traces`], and a record costs nothing; with one, a record without headers costs the look that finds none.
+//! [`Traces`], and a record costs nothing; with one, a record without headers costs the look that finds none, and records beyond
+//! what a second allows are not looked at.
 
 use std::sync::Arc;
 
@@ -9,7 +10,10 @@ use tidegate_core::time::{Partition, Shard, Tick};
 use tidegate_extract::Extractor;
 use tidegate_kafka::Record;
 use tidegate_proto::v1;
-use tidegate_runtime::trace::{Allowance, BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
+use tidegate_runtime::{
+    span::{Attributes, Span, SpanKind},
+    trace::{Allowance, BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext},
+};
 
 /// Traced records a second; of those beyond, only the dead letters show that they were sampled.
 const EACH_SECOND: u32 = 200;
@@ -52,30 +56,32 @@ impl Traces {
         shards: u32,
         now: Tick,
     ) {
-        let Some(Some(parent)) = record.header(TRACEPARENT) else { return };
-        let Some(parent) = TraceContext::sampled(parent, record.header(TRACESTATE).flatten()) else { return };
-        if !self.allowance.take(now.0) {
+        // librdkafka parses and copies all headers of a record that is asked for one.
+        if !self.allowance.is_left(now.0) {
             return;
         }
+        let Some(Some(parent)) = record.header(TRACEPARENT) else { return };
+        if TraceContext::is_unsampled(parent) {
+            return;
+        }
+        let Some(parent) = TraceContext::sampled(parent, record.header(TRACESTATE).flatten()) else { return };
+        self.allowance.take(now.0);
         let offset = record.offset().0;
-        let span = tracing::info_span!(
-            parent: None,
-            "receive",
-            otel.name = self.name.as_str(),
-            otel.kind = "consumer",
-            messaging.system = "kafka",
-            messaging.operation.name = "receive",
-            "messaging.operation.type" = "receive",
-            messaging.destination.name = &*self.topic,
-            messaging.destination.partition.id = %partition.0,
-            messaging.kafka.offset = offset,
-            messaging.consumer.group.name = &*self.group,
-        );
-        parent.is_parent_of(&span);
-        span.in_scope(|| tracing::debug!(partition = partition.0, offset, "took a record of a trace"));
+        let attributes = Attributes::with_capacity(7)
+            .with("messaging.system", "kafka")
+            .with("messaging.operation.name", "receive")
+            .with("messaging.operation.type", "receive")
+            .with("messaging.destination.name", Arc::clone(&self.topic))
+            .with("messaging.destination.partition.id", partition.0.to_string())
+            .with("messaging.kafka.offset", i64::try_from(offset).unwrap_or(i64::MAX))
+            .with("messaging.consumer.group.name", Arc::clone(&self.group));
+        let span = Span::child(&parent, [], self.name.clone(), SpanKind::Consumer, attributes);
+        let here = span.map_or(parent, |span| span.context());
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            here.in_scope(|| tracing::debug!(partition = partition.0, offset, "took a record of a trace"));
+        }
         // What is rejected is a dead letter, and carries its own headers.
         let Ok(extracted) = extractor.extract(record) else { return };
-        let here = TraceContext::of(&span).unwrap_or(parent);
         self.untold.push(v1::RecordTrace {
             shard: Shard::of(extracted.key, shards).0,
             time_ms: extracted.time.millis(),
@@ -86,7 +92,7 @@ impl Traces {
         });
     }
 
-    /// What the workers are to be told; to be sent before the frames of the same records.
+    /// What the workers are to be told, with the frames of the same records.
     pub(crate) fn drain(&mut self) -> Vec<v1::RecordTrace> {
         std::mem::take(&mut self.untold)
     }

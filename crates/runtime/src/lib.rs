@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod metrics;
 pub mod process;
 pub mod rounds;
+pub mod span;
 pub mod task;
 pub mod telemetry;
 pub mod tls;

@@ -31,7 +31,7 @@ use tracing::Instrument;
 
 use crate::Error;
 
-/// The target of the spans around tasks: they live as long as the process and are no part of any trace.
+/// The target of the spans around tasks, which say in each line of the log whose it is.
 pub(crate) const SPAN_TARGET: &str = "tidegate::task";
 
 /// How long tasks may drain unless told otherwise.

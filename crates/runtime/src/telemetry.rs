@@ -11,16 +11,12 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
+use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::dispatcher::WeakDispatch;
-use tracing::{Dispatch, Event, Level, Subscriber};
-use tracing_subscriber::filter::filter_fn;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,7 +24,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::{Error, task};
+use crate::trace::TraceContext;
+use crate::{Error, span};
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
@@ -82,24 +79,14 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
         Some(endpoint) => Some(exporter(settings, endpoint)?),
         None => None,
     };
-    // What is logged is one matter, what is traced another: a quiet log loses no traces.
-    let spans = filter_fn(|metadata| {
-        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target() != task::SPAN_TARGET
-    });
-    let tracer = traces.as_ref().map(|traces| {
-        // Where in the code a span begins and on which thread is of no use to who reads the trace, and is not free.
-        let layer = tracing_opentelemetry::layer()
-            .with_tracer(traces.tracer("tidegate"))
-            .with_location(false)
-            .with_threads(false)
-            .with_tracked_inactivity(false);
-        layer.with_filter(spans.with_max_level_hint(Level::INFO))
-    });
     tracing_subscriber::registry()
-        .with(tracer)
         .with(lines(settings.format, io::stderr().is_terminal(), io::stderr).with_filter(filter))
         .try_init()
         .map_err(|_| Error::LogTwice)?;
+    // What is logged is one matter, what is traced another: a quiet log loses no traces.
+    if traces.as_ref().is_some_and(|traces| !span::collect(traces.tracer("tidegate"))) {
+        return Err(Error::LogTwice);
+    }
     Ok(Guard { traces })
 }
 
@@ -107,7 +94,6 @@ fn exporter(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Er
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
     let exporter =
         exporter.map_err(|error| Error::Otlp { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample))))
@@ -121,30 +107,13 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let dispatch = DispatchCell::default();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    let numbered = dispatch.clone();
     match format {
         Format::Pretty => layer
             .with_ansi(colours)
-            .map_event_format(|inner| Numbered::new(inner.with_ansi(colours), format, numbered))
-            .and_then(dispatch)
+            .map_event_format(|inner| Numbered::new(inner.with_ansi(colours), format))
             .boxed(),
-        Format::Json => layer
-            .json()
-            .map_event_format(|inner| Numbered::new(inner, format, numbered))
-            .and_then(dispatch)
-            .boxed(),
-    }
-}
-
-/// The dispatcher that the lines belong to: inside an event it is not the default one, and only it knows the traces.
-#[derive(Clone, Default)]
-struct DispatchCell(Arc<OnceLock<WeakDispatch>>);
-
-impl<S: Subscriber> Layer<S> for DispatchCell {
-    fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        let _first_stands = self.0.set(dispatch.downgrade());
+        Format::Json => layer.json().map_event_format(|inner| Numbered::new(inner, format)).boxed(),
     }
 }
 
@@ -153,26 +122,11 @@ struct Numbered<F> {
     inner: F,
     format: Format,
     next: AtomicU64,
-    dispatch: DispatchCell,
 }
 
 impl<F> Numbered<F> {
-    const fn new(inner: F, format: Format, dispatch: DispatchCell) -> Self {
-        Self { inner, format, next: AtomicU64::new(1), dispatch }
-    }
-
-    /// The trace of the innermost span that is part of one.
-    fn trace<S, N>(&self, context: &FmtContext<'_, S, N>) -> Option<SpanContext>
-    where
-        S: Subscriber + for<'a> LookupSpan<'a>,
-        N: for<'a> FormatFields<'a> + 'static,
-    {
-        let dispatch = self.dispatch.0.get()?.upgrade()?;
-        context.lookup_current()?.scope().find_map(|span| {
-            let context = tracing_opentelemetry::get_otel_context(&span.id(), &dispatch)?;
-            let trace = context.span().span_context().clone();
-            trace.is_valid().then_some(trace)
-        })
+    const fn new(inner: F, format: Format) -> Self {
+        Self { inner, format, next: AtomicU64::new(1) }
     }
 }
 
@@ -193,7 +147,7 @@ where
         let line = line.trim_end_matches('\n');
 
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let trace = self.trace(context);
+        let trace = TraceContext::current();
         match self.format {
             Format::Pretty => {
                 write!(writer, "{line} event_seq={number}")?;
@@ -221,8 +175,9 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task;
     use serde_json::Value;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use tracing::subscriber::with_default;
 
     #[derive(Clone, Default)]
@@ -242,11 +197,8 @@ mod tests {
     fn logged(format: Format, work: impl FnOnce()) -> Vec<String> {
         let written = Written::default();
         let writer = written.clone();
-        let traces = SdkTracerProvider::builder().build();
-        let tracer = tracing_opentelemetry::layer().with_tracer(traces.tracer("test"));
-        let tracer = tracer.with_filter(filter_fn(|metadata| metadata.target() != task::SPAN_TARGET));
         let layer = lines(format, false, move || writer.clone());
-        with_default(tracing_subscriber::registry().with(tracer).with(layer), work);
+        with_default(tracing_subscriber::registry().with(layer), work);
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
@@ -258,8 +210,8 @@ mod tests {
             let task = tracing::info_span!(target: task::SPAN_TARGET, "task", task = "reader");
             let _task = task.enter();
             tracing::info!("in a task");
-            let _record = tracing::info_span!("record").entered();
-            tracing::warn!("in a trace");
+            let record = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            TraceContext::sampled(record, None).unwrap().in_scope(|| tracing::warn!("in a trace"));
         });
         let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 3);
@@ -270,8 +222,8 @@ mod tests {
         assert_eq!(lines[0]["fields"]["partition"], 3);
         assert_eq!(lines[1]["span"]["task"], "reader");
         assert!(lines[0].get("trace_id").is_none() && lines[1].get("trace_id").is_none());
-        assert_eq!(lines[2]["trace_id"].as_str().unwrap().len(), 32);
-        assert_eq!(lines[2]["span_id"].as_str().unwrap().len(), 16);
+        assert_eq!(lines[2]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(lines[2]["span_id"], "00f067aa0ba902b7");
     }
 
     #[test]

@@ -1,12 +1,9 @@
-//! W3C trace context: what a message carries in its headers, and how a span goes on from it.
-//!
-//! Spans are those of `tracing`; where no collector is named, or a trace is not sampled, nothing here leaves a mark.
+//! W3C trace context: what a message carries in its headers, and where a [span](crate::span::Span) goes on.
 
 use std::str::FromStr;
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use opentelemetry::trace::{Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, ContextGuard};
 
 /// The header that names trace and span.
 pub const TRACEPARENT: &str = "traceparent";
@@ -15,24 +12,26 @@ pub const TRACESTATE: &str = "tracestate";
 /// The header of what a request is about, for all that it sets off.
 pub const BAGGAGE: &str = "baggage";
 
-/// Where in a `traceparent` the flags are, whatever its version.
-const FLAGS: std::ops::Range<usize> = 53..55;
+/// Where in a `traceparent` the last digit of the flags is, whatever its version.
+const LAST_FLAG: usize = 54;
 
 /// A place in a trace that others go on from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceContext(SpanContext);
 
 impl TraceContext {
+    /// Whether [`TraceContext::sampled`] is `None` for certain: that of most records, known by one digit.
+    #[must_use]
+    pub fn is_unsampled(traceparent: &[u8]) -> bool {
+        let even = b"02468ace";
+        traceparent.trim_ascii().get(LAST_FLAG).is_none_or(|digit| even.contains(digit))
+    }
+
     /// Reads `00-<32 digits>-<16 digits>-<2 digits>`, and a `tracestate` where there is one; `None` where it is none, or not
     /// sampled. A newer version may have more behind it. A `tracestate` that cannot be read is left out, as the standard has it.
     #[must_use]
     pub fn sampled(traceparent: &[u8], tracestate: Option<&[u8]>) -> Option<Self> {
-        // Most records are not sampled: that is known by the last bit of the flags, before anything is read.
         let traceparent = traceparent.trim_ascii();
-        let flags = traceparent.get(FLAGS)?;
-        if u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).is_ok_and(|flags| flags & 1 == 0) {
-            return None;
-        }
         let mut parts = std::str::from_utf8(traceparent).ok()?.split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let lower = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -52,23 +51,33 @@ impl TraceContext {
         (context.is_valid() && context.is_sampled()).then_some(Self(context))
     }
 
-    /// Where `span` is in its trace; `None` where it is not sampled, or nobody collects.
+    /// What is logged in `work` belongs to this place.
+    pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        work()
+    }
+
+    /// What this thread logs belongs to this place, until the guard is dropped.
     #[must_use]
-    pub fn of(span: &Span) -> Option<Self> {
-        let context = span.context().span().span_context().clone();
-        (context.is_valid() && context.is_sampled()).then_some(Self(context))
+    pub fn enter(&self) -> Entered {
+        Entered { _guard: self.as_parent().attach() }
     }
 
-    /// `span` goes on from here; to be called before anything enters it.
-    pub fn is_parent_of(&self, span: &Span) {
-        let parent = opentelemetry::Context::new().with_remote_span_context(self.0.clone());
-        // It fails only where the span is not collected.
-        let _ = span.set_parent(parent);
+    /// Where the thread is.
+    pub(crate) fn current() -> Option<Self> {
+        let of =
+            |context: &Context| context.has_active_span().then(|| Self::from(context.span().span_context()));
+        Context::map_current(of).filter(|Self(context)| context.is_valid())
     }
 
-    /// `span` has to do with this, but does not go on from it.
-    pub fn is_linked_from(&self, span: &Span) {
-        span.add_link(self.0.clone());
+    /// For what goes on from here.
+    pub(crate) fn as_parent(&self) -> Context {
+        Context::new().with_remote_span_context(self.0.clone())
+    }
+
+    /// For what has to do with this, but does not go on from it.
+    pub(crate) fn link(&self) -> Link {
+        Link::with_context(self.0.clone())
     }
 
     /// As a header says it.
@@ -83,6 +92,28 @@ impl TraceContext {
     pub fn tracestate(&self) -> String {
         self.0.trace_state().header()
     }
+
+    /// The trace.
+    pub(crate) fn trace_id(&self) -> TraceId {
+        self.0.trace_id()
+    }
+
+    /// The span in it.
+    pub(crate) fn span_id(&self) -> SpanId {
+        self.0.span_id()
+    }
+}
+
+impl From<&SpanContext> for TraceContext {
+    fn from(context: &SpanContext) -> Self {
+        Self(context.clone())
+    }
+}
+
+/// While it is there, what this thread logs belongs to a place in a trace.
+#[derive(Debug)]
+pub struct Entered {
+    _guard: ContextGuard,
 }
 
 /// How many traces may begin within a second, so that producers who sample everything do not make tracing the main work.
@@ -100,17 +131,22 @@ impl Allowance {
         Self { each_second, left: each_second, until: 0 }
     }
 
-    /// Takes one, where one is left at `now`, in milliseconds of a clock that does not go back.
-    pub const fn take(&mut self, now: u64) -> bool {
+    /// Whether one is left at `now`, in milliseconds of a clock that does not go back.
+    pub const fn is_left(&mut self, now: u64) -> bool {
         if now >= self.until {
             self.until = now.saturating_add(1000);
             self.left = self.each_second;
         }
-        if self.left == 0 {
-            return false;
+        self.left > 0
+    }
+
+    /// Takes one, where one is left at `now`.
+    pub const fn take(&mut self, now: u64) -> bool {
+        let is_left = self.is_left(now);
+        if is_left {
+            self.left -= 1;
         }
-        self.left -= 1;
-        true
+        is_left
     }
 }
 
@@ -144,6 +180,11 @@ mod tests {
         ] {
             assert_eq!(TraceContext::sampled(wrong.as_bytes(), None), None, "{wrong}");
         }
+        for unsampled in ["00", "02", "fe"] {
+            let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{unsampled}");
+            assert!(TraceContext::is_unsampled(parent.as_bytes()), "{parent}");
+        }
+        assert!(TraceContext::is_unsampled(b"") && !TraceContext::is_unsampled(PARENT));
         let newer = b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
         assert!(TraceContext::sampled(newer, None).is_some());
     }
@@ -151,7 +192,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(bytes: Vec<u8>, state: Vec<u8>) {
-            let _ = TraceContext::sampled(&bytes, Some(&state));
+            let read = TraceContext::sampled(&bytes, Some(&state));
+            assert!(read.is_none() || !TraceContext::is_unsampled(&bytes));
         }
     }
 
@@ -164,7 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_collector_a_span_is_nowhere() {
-        assert_eq!(TraceContext::of(&tracing::info_span!("nothing")), None);
+    fn a_thread_is_where_it_has_entered_last() {
+        let [outer, inner] = ["11", "22"].map(|span| {
+            let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902{span}-01");
+            TraceContext::sampled(parent.as_bytes(), None).unwrap()
+        });
+        assert_eq!(TraceContext::current(), None);
+        outer.in_scope(|| {
+            inner.in_scope(|| assert_eq!(TraceContext::current(), Some(inner.clone())));
+            assert_eq!(TraceContext::current(), Some(outer.clone()));
+        });
+        assert_eq!(TraceContext::current(), None);
     }
 }

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use tidegate_runtime::span::{Attributes, Span};
 use tidegate_runtime::task::{self, Tasks};
 use tidegate_runtime::telemetry::{self, Format, Settings};
 use tokio::net::TcpListener;
@@ -48,8 +49,10 @@ async fn spans_are_sent_however_quiet_the_log_and_the_spans_of_tasks_are_not() {
     .unwrap();
     let tasks = Tasks::new();
     let task = tasks.spawn("worker", async {
-        let _span = tracing::info_span!("commit", shard = 3).entered();
-        tracing::info!("in the trace");
+        let mut span = Span::root("commit").unwrap();
+        span.set(Attributes::default().with("shard", 3));
+        span.context().in_scope(|| tracing::info!("in the trace"));
+        let _log = tracing::info_span!("of the log").entered();
         Ok::<(), String>(())
     });
     task.await.unwrap();

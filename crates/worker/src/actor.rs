@@ -39,13 +39,20 @@ use crate::{
     restore,
 };
 
+/// What comes in one message of an ingest.
+#[derive(Debug, Default)]
+pub(crate) struct Fed {
+    /// Frames, in order.
+    pub(crate) frames: Vec<(ShardFrame, Permit)>,
+    /// Sampled records in them.
+    pub(crate) traces: Vec<v1::RecordTrace>,
+}
+
 /// What an actor is told.
 #[derive(Debug)]
 pub(crate) enum ToShard {
-    /// Frames of one ingest, in order.
-    Frames(Vec<(ShardFrame, Permit)>),
-    /// Sampled records of frames that are here or on their way.
-    Traces(Vec<v1::RecordTrace>),
+    /// Frames of one ingest.
+    Frames(Fed),
     /// An ingest reads these partitions, and wants to know where the shard is in them.
     Ask(Asker),
     /// Somebody wants to know where the shard stands.
@@ -227,7 +234,6 @@ impl Actor {
     fn set_aside(&mut self, message: Option<ToShard>) {
         match message {
             Some(ToShard::Frames(dropped)) => drop(dropped),
-            Some(ToShard::Traces(dropped)) => drop(dropped),
             Some(ToShard::Ask(asker)) => self.asked(asker),
             // Whoever asks learns from the end of the question that there is no state.
             Some(ToShard::Inspect(question)) => drop(question),

@@ -6,6 +6,7 @@ use tidegate_core::{
     time::{Offset, Shard},
 };
 use tidegate_kafka::{Outcome, TransactionalProducer};
+use tidegate_runtime::span::{Attributes, Span};
 
 use crate::{
     render::Renderer,
@@ -46,14 +47,11 @@ pub(crate) fn run(
     traced: Vec<TracedResult>,
 ) -> Done {
     let results = commit.results.len() + commit.reordered.len();
-    let span = tracing::info_span!(
-        "commit",
-        shard = shard.0,
-        sequence = commit.block.sequence,
-        results,
-        dead_letters = commit.dead_letters.len()
-    );
-    let _in_span = span.enter();
+    let (sequence, dead_letters) = (commit.block.sequence, commit.dead_letters.len());
+    let logged = tracing::info_span!("commit", shard = shard.0, sequence, results, dead_letters);
+    let _logged = logged.enter();
+    let span = span_of(shard, sequence, results, dead_letters);
+    let _in_span = span.as_ref().map(|span| span.context().enter());
     let mut rendered = renderer.render(shard, commit);
     let mut spans = CommitSpans::default();
     spans.results(shard, traced, &mut rendered.records, renderer.message_bytes);
@@ -71,4 +69,17 @@ pub(crate) fn run(
     // A lost producer is closed here, where closing may block.
     let of_use = !matches!(end, End::Fenced | End::Unknown { .. });
     Done { producer: of_use.then_some(producer), block: rendered.block, end }
+}
+
+/// A span for the commit, if it is one of those that are sampled.
+fn span_of(shard: Shard, sequence: u64, results: usize, dead_letters: usize) -> Option<Span> {
+    let mut span = Span::root("commit")?;
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let attributes = Attributes::with_capacity(4)
+        .with("shard", i64::from(shard.0))
+        .with("sequence", number(sequence))
+        .with("results", number(results as u64))
+        .with("dead_letters", number(dead_letters as u64));
+    span.set(attributes);
+    Some(span)
 }

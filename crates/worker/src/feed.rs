@@ -15,7 +15,6 @@ use std::{
 };
 
 use tidegate_core::{
-    frame::ShardFrame,
     source::Opening,
     time::{Partition, Shard},
 };
@@ -40,7 +39,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    actor::{Asker, ToShard},
+    actor::{Asker, Fed, ToShard},
     error::Error,
     ground::KnownJob,
     inspect::inspect,
@@ -257,7 +256,6 @@ impl Feed {
                 }
                 Some(Message::Open(open)) => self.open(open.into())?,
                 Some(Message::Frames(frames)) => self.frames(frames).await?,
-                Some(Message::Traces(traces)) => self.traces(traces).await,
                 Some(Message::Hello(_)) | None => {
                     return Err(Status::invalid_argument("neither a question, nor a session, nor frames"));
                 }
@@ -299,22 +297,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Those of shards that are not here are of no interest.
-    async fn traces(&self, traces: v1::Traces) {
-        let mut by_shard: BTreeMap<Shard, Vec<v1::RecordTrace>> = BTreeMap::new();
-        for trace in traces.traces {
-            by_shard.entry(Shard(trace.shard)).or_default().push(trace);
-        }
-        let routes = Arc::clone(&self.routes.borrow());
-        for (shard, traces) in by_shard {
-            if let Some(route) = routes.get(&shard) {
-                let _ = route.inbox.send(ToShard::Traces(traces)).await;
-            }
-        }
-    }
-
     async fn frames(&self, frames: v1::Frames) -> Result<(), Status> {
-        let mut by_shard: BTreeMap<Shard, Vec<(ShardFrame, Permit)>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<Shard, Fed> = BTreeMap::new();
         for frame in frames.frames {
             let Some(opening) = self.sessions.get(&frame.session) else {
                 return Err(Status::invalid_argument(format!(
@@ -324,14 +308,19 @@ impl Feed {
             };
             for (shard, frame) in frame::from_wire(frame, opening, self.ingest, self.columns)? {
                 let permit = Permit::new(&self.asker.replies, frame.rows.cost());
-                by_shard.entry(shard).or_default().push((frame, permit));
+                by_shard.entry(shard).or_default().frames.push((frame, permit));
+            }
+        }
+        for trace in frames.traces {
+            if let Some(fed) = by_shard.get_mut(&Shard(trace.shard)) {
+                fed.traces.push(trace);
             }
         }
         let routes = Arc::clone(&self.routes.borrow());
-        for (shard, frames) in by_shard {
+        for (shard, fed) in by_shard {
             // Frames for a shard that is not here are dropped, and with them their permits: the credit returns.
             if let Some(route) = routes.get(&shard) {
-                let _ = route.inbox.send(ToShard::Frames(frames)).await;
+                let _ = route.inbox.send(ToShard::Frames(fed)).await;
             }
         }
         Ok(())

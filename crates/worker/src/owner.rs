@@ -190,8 +190,10 @@ impl<'a> Owner<'a> {
         match message {
             // Intake has stopped.
             Some(ToShard::Frames(dropped)) if self.actor.leave.is_some() => drop(dropped),
-            Some(ToShard::Frames(frames)) => self.waiting.extend(frames),
-            Some(ToShard::Traces(traces)) => traces.into_iter().for_each(|trace| self.traces.add(trace)),
+            Some(ToShard::Frames(fed)) => {
+                fed.traces.into_iter().for_each(|trace| self.traces.add(trace));
+                self.waiting.extend(fed.frames);
+            }
             Some(ToShard::Ask(asker)) => {
                 // A stream begins with an ask, and with its own credit: what waits of those that have ended goes, or it would
                 // add up (I7). The ingest sends it again, from where the shard is.

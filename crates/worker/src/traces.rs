@@ -5,7 +5,7 @@
 //! ```
 //! Telemetry and no part of the state: bounded by bytes, lost when the shard is restored, never a reason for a commit to fail.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tidegate_core::{
@@ -14,8 +14,10 @@ use tidegate_core::{
 };
 use tidegate_kafka::{Header, OutputRecord};
 use tidegate_proto::v1;
-use tidegate_runtime::trace::{TRACEPARENT, TRACESTATE, TraceContext};
-use tracing::Span;
+use tidegate_runtime::{
+    span::{Attributes, Span, SpanKind},
+    trace::{TRACEPARENT, TRACESTATE, TraceContext},
+};
 
 /// Bytes of contributions that a shard remembers; more are not traced.
 const LIMIT: usize = 1 << 20;
@@ -23,6 +25,8 @@ const LIMIT: usize = 1 << 20;
 const LINKS: usize = 8;
 /// Dead letters of a commit that get a span.
 const DEAD_LETTERS: usize = 32;
+/// Forgetting looks at all that is remembered: not more often than that.
+const FORGET_EVERY_MS: i64 = 1_000;
 /// What an entry takes beside what it holds, about.
 const OVERHEAD: usize = 256;
 /// Bytes that are left of the largest record when headers are added.
@@ -42,6 +46,7 @@ struct Contribution {
 pub(crate) struct Contributions {
     by_key: HashMap<Vec<u8>, Vec<Contribution>>,
     bytes: usize,
+    forgotten_before: Option<EventTime>,
 }
 
 /// A result that sampled records are in.
@@ -99,9 +104,11 @@ impl Contributions {
 
     /// Forgets records whose windows are all purged: those before `time`.
     pub(crate) fn forget_before(&mut self, time: EventTime) {
-        if self.by_key.is_empty() {
+        let is_soon = |before: EventTime| time.millis().saturating_sub(before.millis()) < FORGET_EVERY_MS;
+        if self.by_key.is_empty() || self.forgotten_before.is_some_and(is_soon) {
             return;
         }
+        self.forgotten_before = Some(time);
         self.by_key.retain(|_, records| {
             records.retain(|record| record.time >= time);
             !records.is_empty()
@@ -127,24 +134,14 @@ impl CommitSpans {
         for result in traced {
             let Some(record) = records.get_mut(result.index) else { continue };
             let Some((first, others)) = result.records.split_first() else { continue };
-            let span = tracing::info_span!(
-                parent: None,
-                "send",
-                otel.name = format!("{} send", record.topic),
-                otel.kind = "producer",
-                messaging.system = "kafka",
-                messaging.operation.name = "send",
-                "messaging.operation.type" = "send",
-                messaging.destination.name = &*record.topic,
-                messaging.destination.partition.id = %record.partition.0,
-                tidegate.shard = shard.0,
-                tidegate.window.start_ms = result.start.millis(),
-                tidegate.window.end_ms = result.end.millis(),
-                tidegate.pane = result.pane,
-            );
-            first.context.is_parent_of(&span);
-            others.iter().for_each(|other| other.context.is_linked_from(&span));
-            let here = TraceContext::of(&span).unwrap_or_else(|| first.context.clone());
+            let attributes = sent(record, shard)
+                .with("tidegate.window.start_ms", result.start.millis())
+                .with("tidegate.window.end_ms", result.end.millis())
+                .with("tidegate.pane", result.pane);
+            let links = others.iter().map(|other| &other.context);
+            let name = format!("{} send", record.topic);
+            let span = Span::child(&first.context, links, name, SpanKind::Producer, attributes);
+            let here = span.as_ref().map_or_else(|| first.context.clone(), Span::context);
             let mut headers = vec![header(TRACEPARENT, here.traceparent())];
             let state = here.tracestate();
             headers.extend((!state.is_empty()).then(|| header(TRACESTATE, state)));
@@ -157,7 +154,7 @@ impl CommitSpans {
             if bytes_of(record, &headers) + MARGIN <= limit {
                 record.headers.extend(headers);
             }
-            self.0.push(span);
+            self.0.extend(span);
         }
     }
 
@@ -172,24 +169,28 @@ impl CommitSpans {
         });
         for (record, context) in traced.take(DEAD_LETTERS) {
             let reason = value(record, "tidegate-reason").unwrap_or_default();
-            let span = tracing::info_span!(
-                parent: None,
-                "send",
-                otel.name = format!("{} send", record.topic),
-                otel.kind = "producer",
-                messaging.system = "kafka",
-                messaging.operation.name = "send",
-                "messaging.operation.type" = "send",
-                messaging.destination.name = &*record.topic,
-                messaging.destination.partition.id = %record.partition.0,
-                tidegate.shard = shard.0,
-                tidegate.reason = &*String::from_utf8_lossy(&reason),
-            );
-            context.is_parent_of(&span);
-            span.in_scope(|| tracing::debug!(shard = shard.0, "wrote a dead letter of a trace"));
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            let attributes = sent(record, shard).with("tidegate.reason", reason);
+            let name = format!("{} send", record.topic);
+            let Some(span) = Span::child(&context, [], name, SpanKind::Producer, attributes) else { return };
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                let log = || tracing::debug!(shard = shard.0, "wrote a dead letter of a trace");
+                span.context().in_scope(log);
+            }
             self.0.push(span);
         }
     }
+}
+
+/// What the span of any record that a commit writes says.
+fn sent(record: &OutputRecord, shard: Shard) -> Attributes {
+    Attributes::with_capacity(9)
+        .with("messaging.system", "kafka")
+        .with("messaging.operation.name", "send")
+        .with("messaging.operation.type", "send")
+        .with("messaging.destination.name", Arc::clone(&record.topic))
+        .with("messaging.destination.partition.id", record.partition.0.to_string())
+        .with("tidegate.shard", i64::from(shard.0))
 }
 
 fn header(name: &'static str, value: String) -> Header {

@@ -237,7 +237,10 @@ impl<'a> Record<'a> {
     /// The last header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Option<&'a [u8]>> {
-        self.headers().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+        let mut headers = self.headers();
+        let named =
+            std::iter::from_fn(|| headers.next_bytes()).filter(|(found, _)| *found == name.as_bytes());
+        named.last().map(|(_, value)| value)
     }
 }
 
@@ -275,10 +278,8 @@ pub struct Headers<'a> {
     batch: PhantomData<&'a RawMessage>,
 }
 
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl<'a> Headers<'a> {
+    fn next_bytes(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         let headers = self.headers?;
         let (mut name, mut value, mut size): (*const c_char, *const c_void, usize) =
             (ptr::null(), ptr::null(), 0);
@@ -297,6 +298,15 @@ impl<'a> Iterator for Headers<'a> {
             (CStr::from_ptr(name).to_bytes(), bytes(value, size))
         };
         self.next += 1;
+        Some((name, value))
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value) = self.next_bytes()?;
         Some((name.utf8_chunks().next().map_or("", |chunk| chunk.valid()), value))
     }
 }
