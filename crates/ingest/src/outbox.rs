@@ -195,3 +195,30 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_goes_with_the_frames_of_its_shard_and_to_no_other_worker() {
+        let mut outbox = Outbox::new(1 << 20);
+        let mut with_frame = |number: u64, shard: u32| {
+            let (outgoing, messages) = mpsc::channel(1);
+            outbox.worker_up(WorkerRef(number), format!("worker-{number}"), outgoing);
+            let rows = vec![v1::ShardRows { shard, ..Default::default() }];
+            let worker = outbox.workers.get_mut(&WorkerRef(number)).unwrap();
+            worker.frames.push(v1::Frame { rows, ..Default::default() });
+            messages
+        };
+        let (mut first, mut second) = (with_frame(1, 3), with_frame(2, 4));
+        let trace = v1::RecordTrace { shard: 4, ..Default::default() };
+        assert_eq!(outbox.flush(0, std::slice::from_ref(&trace)), []);
+        let traces = |messages: &mut mpsc::Receiver<v1::FeedRequest>| match messages.try_recv() {
+            Ok(v1::FeedRequest { message: Some(v1::feed_request::Message::Frames(frames)) }) => frames.traces,
+            other => panic!("no frames: {other:?}"),
+        };
+        assert_eq!(traces(&mut first), []);
+        assert_eq!(traces(&mut second), [trace]);
+    }
+}

@@ -1,7 +1,7 @@
 //! Spans of traces, given to OpenTelemetry as they are; `tracing` is for the log alone.
 //!
-//! A span per sampled record has to cost about as much as the record: by way of a layer of `tracing` it cost ten times that
-//! (`docs/benchmarks.md`, "What traces and metrics cost"). Where no collector is named, or a trace is not sampled, a span is nothing.
+//! A sampled record has a span, and by way of a layer of `tracing` that cost more than the record (`docs/benchmarks.md`, "What
+//! traces and metrics cost"). Where no collector is named, or a trace is not sampled, a span is nothing.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;

@@ -32,6 +32,9 @@ impl TraceContext {
     #[must_use]
     pub fn sampled(traceparent: &[u8], tracestate: Option<&[u8]>) -> Option<Self> {
         let traceparent = traceparent.trim_ascii();
+        if Self::is_unsampled(traceparent) {
+            return None;
+        }
         let mut parts = std::str::from_utf8(traceparent).ok()?.split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let lower = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
