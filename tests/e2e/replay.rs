@@ -1,5 +1,5 @@
-//! Dead letters go back: a year of departures of which a third came too late, corrected to what SQL says of all of them, with
-//! every process killed on the way; twice, by a filter, and after the job was mended.
+//! Dead letters go back: a year of departures of which a third came too late, corrected to what SQL says of all of them, in every kind
+//! of window that is kept for it, with every process killed on the way; twice, by a filter, and after the job was mended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,67 @@ use crate::{broker::plain, dev::root, services::Services};
 
 const SHARDS: i32 = 4;
 const HOUR: i64 = 3_600_000;
+const JUNE_2013: i64 = 1_370_044_800_000;
+const YEAR_2020: i64 = 1_577_836_800_000;
 const YEAR_2100: i64 = 4_102_444_800_000;
+
+/// What a job does with the flights.
+struct Kind {
+    operator: &'static str,
+    key: &'static str,
+    /// How far the watermark goes beyond the last record.
+    span: i64,
+    /// What SQL says of all flights.
+    expected: &'static str,
+    /// A group key that has less than half of them.
+    one_key: &'static str,
+    /// What becomes of a dead letter that comes back when the watermark has passed it.
+    late: &'static str,
+}
+
+const TUMBLING: Kind = Kind {
+    operator: "window: { tumbling: { size: 1h } }",
+    key: "/carrier",
+    span: HOUR,
+    expected: "expected-tumbling-1h-carrier.csv.gz",
+    one_key: "AA",
+    late: "applied",
+};
+const HOPPING: Kind = Kind {
+    operator: "window: { hopping: { size: 6h, step: 1h } }",
+    key: "/origin",
+    span: 6 * HOUR,
+    expected: "expected-hopping-6h-1h-origin.csv.gz",
+    one_key: "EWR",
+    ..TUMBLING
+};
+const SESSIONS: Kind = Kind {
+    operator: "window: { session: { gap: 2h } }",
+    key: "/dest",
+    span: 2 * HOUR,
+    expected: "expected-session-2h-dest.csv.gz",
+    one_key: "IAH",
+    ..TUMBLING
+};
+/// Nothing is kept of what these have put out.
+const SLIDING: Kind = Kind { operator: "window: { sliding: { size: 2h } }", late: "expired", ..TUMBLING };
+const REORDER: Kind = Kind { operator: "reorder: {}", late: "expired", ..TUMBLING };
+
+impl Kind {
+    fn job(&self, name: &str, event_time: &str, delay: &str) -> String {
+        let text = job(name, event_time, delay)
+            .replace("key: { field: /carrier }", &format!("key: {{ field: {} }}", self.key))
+            .replace(TUMBLING.operator, self.operator);
+        let (before, rest) = text.split_once("aggregates:").unwrap();
+        let (aggregates, behind) = rest.split_once("sink:").unwrap();
+        let aggregates = if self.operator == REORDER.operator {
+            String::new()
+        } else {
+            format!("aggregates:{aggregates}")
+        };
+        format!("{before}{aggregates}sink:{behind}")
+    }
+}
 
 fn job(name: &str, event_time: &str, delay: &str) -> String {
     format!(
@@ -73,14 +133,15 @@ fn values(bootstrap: &str, topic: &str) -> Vec<Value> {
     records.map(|record| serde_json::from_slice(record.payload().unwrap_or_default()).unwrap()).collect()
 }
 
-/// The result of the highest revision of each key and window, as lines of the expected CSV; and how many results of replays
-/// there are. Of one revision there must be one result.
+/// The result of the highest revision of each key and window, as lines of the expected CSV, but of sessions that have become others; and
+/// how many results of replays there are. Of one revision there must be one result.
 fn last_results(bootstrap: &str, topic: &str, header: &[String]) -> (BTreeSet<String>, usize) {
-    let mut last: BTreeMap<(String, i64), (u64, String)> = BTreeMap::new();
+    let mut last: BTreeMap<(String, i64, i64), (u64, String)> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut replayed = 0;
     for result in values(bootstrap, topic) {
-        let place = (result["key"].as_str().unwrap().to_owned(), result["window_start"].as_i64().unwrap());
+        let [start, end] = ["window_start", "window_end"].map(|bound| result[bound].as_i64().unwrap());
+        let place = (result["key"].as_str().unwrap().to_owned(), start, end);
         let revision = result["revision"].as_u64().unwrap();
         assert!(seen.insert((place.clone(), revision)), "twice: {result}");
         replayed += usize::from(result["pane"] == "replay");
@@ -88,17 +149,18 @@ fn last_results(bootstrap: &str, topic: &str, header: &[String]) -> (BTreeSet<St
             .iter()
             .map(|name| result[name].as_str().map_or_else(|| result[name].to_string(), str::to_owned))
             .collect();
-        let newer = (revision, fields.join(","));
+        let retracted = result["pane"] == "retracted";
+        let newer = (revision, if retracted { String::new() } else { fields.join(",") });
         let known = last.entry(place).or_default();
-        if known.1.is_empty() || newer.0 > known.0 {
+        if newer.0 >= known.0 {
             *known = newer;
         }
     }
-    (last.into_values().map(|(_, line)| line).collect(), replayed)
+    (last.into_values().map(|(_, line)| line).filter(|line| !line.is_empty()).collect(), replayed)
 }
 
-fn expected() -> (Vec<String>, BTreeSet<String>) {
-    let path = root().join("tests/data/flights/expected-tumbling-1h-carrier.csv.gz");
+fn expected(kind: &Kind) -> (Vec<String>, BTreeSet<String>) {
+    let path = root().join("tests/data/flights").join(kind.expected);
     let mut lines = BufReader::new(GzDecoder::new(File::open(path).unwrap())).lines().map(Result::unwrap);
     let header = lines.next().unwrap().split(',').map(str::to_owned).collect();
     (header, lines.collect())
@@ -128,6 +190,32 @@ impl Services {
         said
     }
 
+    /// What `tidegate why` says of the replays of a record of partition 0.
+    fn fate(&self, offset: usize) -> Value {
+        let offset = offset.to_string();
+        let topics = self.topics();
+        let arguments = [
+            &["why", "--json", "--partition", "0", "--offset", &offset],
+            &topics.each_ref().map(String::as_str)[..],
+        ];
+        let output = self.tidegate(&arguments.concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer["record"]["replay"].clone()
+    }
+
+    /// Waits until every shard's watermark has reached a time; the watermark.
+    fn until_everywhere(&mut self, time: i64) -> i64 {
+        self.until("the watermark to pass, everywhere", |status| {
+            let watermark = status.announcement.as_ref()?.watermark_ms?;
+            let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
+            let mut shards = stats.flat_map(|stats| &stats.shards).peekable();
+            shards.peek()?;
+            (watermark >= time && shards.all(|shard| shard.watermark_ms == Some(watermark)))
+                .then_some(watermark)
+        })
+    }
+
     fn replay_status(
         &mut self,
         number: u64,
@@ -146,39 +234,63 @@ fn is_done(replay: &v1::ReplayStatus) -> bool {
 }
 
 #[test]
-fn every_process_killed_during_a_replay_changes_nothing_on_the_embedded_broker() {
-    corrected_to_what_sql_says(tidegate_tests::dev_kafka().bootstrap());
+fn tumbling_with_every_process_killed_during_a_replay_on_the_embedded_broker() {
+    corrected_to_what_sql_says(&TUMBLING, tidegate_tests::dev_kafka().bootstrap());
 }
 
 #[test]
-fn every_process_killed_during_a_replay_changes_nothing_on_apache_kafka() {
+fn tumbling_with_every_process_killed_during_a_replay_on_apache_kafka() {
     let Some(broker) = tidegate_tests::apache_kafka() else { return };
-    corrected_to_what_sql_says(broker.bootstrap());
+    corrected_to_what_sql_says(&TUMBLING, broker.bootstrap());
 }
 
-fn corrected_to_what_sql_says(bootstrap: &str) {
+#[test]
+fn hopping_with_every_process_killed_during_a_replay_on_the_embedded_broker() {
+    corrected_to_what_sql_says(&HOPPING, tidegate_tests::dev_kafka().bootstrap());
+}
+
+#[test]
+fn hopping_with_every_process_killed_during_a_replay_on_apache_kafka() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    corrected_to_what_sql_says(&HOPPING, broker.bootstrap());
+}
+
+#[test]
+fn sessions_with_every_process_killed_during_a_replay_on_the_embedded_broker() {
+    corrected_to_what_sql_says(&SESSIONS, tidegate_tests::dev_kafka().bootstrap());
+}
+
+#[test]
+fn sessions_with_every_process_killed_during_a_replay_on_apache_kafka() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    corrected_to_what_sql_says(&SESSIONS, broker.bootstrap());
+}
+
+fn corrected_to_what_sql_says(kind: &Kind, bootstrap: &str) {
     let name = clients::unique("replayed");
     let topic = format!("{name}-in");
     clients::create_topic_named(bootstrap, &topic, 8, &[]).unwrap();
     let first = send(bootstrap, &topic, |line, _| line % 3 != 0);
-    let mut services = Services::new(bootstrap, &job(&name, "/departed", "1h"));
+    let mut services = Services::new(bootstrap, &kind.job(&name, "/departed", "1h"));
     for service in ["watermark-coordinator", "ingest", "window-worker-0", "window-worker-1"] {
         services.start(service);
     }
     // A third comes when the year is over.
-    services.until_covered(first, HOUR);
+    services.until_covered(first, kind.span);
     let records = first + send(bootstrap, &topic, |line, _| line % 3 == 0);
     assert_eq!(records, 336_776);
-    services.until_covered(records, HOUR);
+    services.until_covered(records, kind.span);
     let (results, dead) = (format!("{name}-out"), format!("{name}-dead"));
     let letters = dead_letters(bootstrap, &dead);
     let (late, timeless) = (letters["late"], letters["no_event_time"]);
     assert!(late > 100_000, "{letters:?}");
-    let (header, expected) = expected();
+    // In some of their windows these count already.
+    let late = late + letters.get("late_partial").copied().unwrap_or_default();
+    let (header, expected) = expected(kind);
     assert_ne!(last_results(bootstrap, &results, &header).0, expected, "much is missing");
 
     // A part, by a filter: first counted, then done.
-    let filter = ["--reason", "late", "--key", "AA"];
+    let filter = ["--reason", "late", "--key", kind.one_key];
     let said = services.replay(&name, &[&filter[..], &["--dry-run"]].concat());
     assert!(said.contains("dry run:") && !said.contains(" 0 would be replayed"), "{said}");
     let said = services.replay(&name, &[&filter[..], &["--wait"]].concat());
@@ -219,6 +331,25 @@ fn corrected_to_what_sql_says(bootstrap: &str) {
 
 #[test]
 fn a_job_that_was_mended_takes_what_it_could_not_read() {
+    takes_what_it_could_not_read(&TUMBLING);
+}
+
+#[test]
+fn a_job_of_sessions_that_was_mended_takes_what_it_could_not_read() {
+    takes_what_it_could_not_read(&SESSIONS);
+}
+
+#[test]
+fn a_job_of_sliding_windows_that_was_mended_takes_what_the_watermark_has_not_passed() {
+    takes_what_it_could_not_read(&SLIDING);
+}
+
+#[test]
+fn a_job_that_reorders_and_was_mended_takes_what_the_watermark_has_not_passed() {
+    takes_what_it_could_not_read(&REORDER);
+}
+
+fn takes_what_it_could_not_read(kind: &Kind) {
     let bootstrap = tidegate_tests::dev_kafka().bootstrap();
     let name = clients::unique("mended");
     let departed = |_, flight: &str| !flight.contains("\"departed\":null");
@@ -226,7 +357,7 @@ fn a_job_that_was_mended_takes_what_it_could_not_read() {
     clients::create_topic_named(bootstrap, &topic, 8, &[]).unwrap();
     let records = send(bootstrap, &topic, |line, flight| line < 20_000 && departed(line, flight));
     let all = ["watermark-coordinator", "ingest", "window-worker"];
-    let mut services = Services::new(bootstrap, &job(&name, "/departd", "400d"));
+    let mut services = Services::new(bootstrap, &kind.job(&name, "/departd", "400d"));
     services.start_all();
     services.until("all in the dead letters", |status| {
         let shards =
@@ -240,15 +371,54 @@ fn a_job_that_was_mended_takes_what_it_could_not_read() {
     // Asked for before the job was mended it fails, and may be asked for again.
     let said = services.replay(&name, &["--wait"]);
     assert!(said.contains(&format!("failed {records}")), "{said}");
+    let failed = services.fate(0);
+    assert_eq!((&failed["outcome"], &failed["numbers"]), (&"failed".into(), &vec![1].into()), "{failed}");
     for service in all {
         services.stop(service);
     }
-    services.set_job(&job(&name, "/departed", "400d"));
+    services.set_job(&kind.job(&name, "/departed", "400d"));
     services.start_all();
     let said = services.replay(&name, &["--wait", "--reason", "no_event_time"]);
     assert!(said.contains(&format!("applied {records}, expired 0, known 0, failed 0")), "{said}");
-    let verified = services.verify(0);
-    assert!(verified.contains(&format!("replayed={records}")), "{verified}");
+    let applied = services.fate(0);
+    assert_eq!(
+        (&applied["outcome"], &applied["numbers"]),
+        (&"applied".into(), &vec![1, 2].into()),
+        "{applied}"
+    );
+
+    // The watermark passes them all, and one more comes.
+    let producer = plain(bootstrap);
+    let send = |departed: i64| {
+        let flight = format!(
+            "{{\"carrier\":\"AA\",\"origin\":\"EWR\",\"dest\":\"IAH\",\"departed\":{departed},\"delay\":1}}"
+        );
+        producer
+            .send(BaseRecord::<(), _>::to(&topic).partition(0).payload(&flight))
+            .map_err(|(e, _)| e)
+            .unwrap();
+        producer.flush(clients::PATIENCE).unwrap();
+    };
+    send(YEAR_2020);
+    // The source has ended: the watermark stays.
+    let watermark = services.until_everywhere(YEAR_2020);
+    send(JUNE_2013);
+    services.until("the late one", |status| {
+        let shards =
+            status.workers.iter().filter_map(|worker| worker.stats.as_ref()).flat_map(|stats| &stats.shards);
+        (shards.map(|shard| shard.dead_lettered).sum::<u64>() == records + 1).then_some(())
+    });
+    let said = services.replay(&name, &["--wait", "--reason", "late"]);
+    assert!(said.contains(&format!("{} 1, ", kind.late)), "{said}");
+    let in_partition_0 = flights()
+        .enumerate()
+        .filter(|(line, flight)| line % 8 == 0 && *line < 20_000 && departed(*line, flight));
+    let late = services.fate(in_partition_0.count() + 1);
+    assert_eq!((&late["outcome"], &late["numbers"]), (&kind.late.into(), &vec![3].into()), "{late}");
+    let verified = services.verify(watermark);
+    let replayed = records + u64::from(kind.late == "applied");
+    assert!(verified.contains(&format!("replayed={replayed}")), "{verified}");
+    assert!(!verified.contains("windows=0"), "{verified}");
 }
 
 #[test]

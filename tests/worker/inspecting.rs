@@ -16,7 +16,7 @@ async fn ask(stream: &Stream, shard: u32, key: Option<&str>) -> Result<v1::Inspe
     let connected = WorkerClient::connect(format!("http://{}", stream.hello.address)).await;
     let mut client = connected.map_err(|error| Status::unknown(error.to_string()))?;
     let key = key.map(|key| key.as_bytes().to_vec().into());
-    Ok(client.inspect(v1::InspectRequest { shard, key, windows: 0 }).await?.into_inner())
+    Ok(client.inspect(v1::InspectRequest { shard, key, windows: 0, dead_letter: None }).await?.into_inner())
 }
 
 fn windows(answer: &v1::InspectResponse) -> Vec<(i64, u64, String)> {

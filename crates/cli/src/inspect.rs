@@ -31,6 +31,7 @@ pub(crate) async fn inspect(
     tls: &tls::Flags,
     shard: u32,
     key: Option<&[u8]>,
+    dead_letter: Option<v1::DeadLetterPlace>,
 ) -> Result<Result<v1::InspectResponse, String>> {
     let Some(owner) = status.owners.iter().find(|owner| owner.shard == shard) else {
         let known = status.shards.iter().find(|known| known.shard == shard);
@@ -42,7 +43,8 @@ pub(crate) async fn inspect(
         .with_context(|| format!("worker `{worker}` is said to be at `{address}`, which is no address"))?
         .with_timeout(PATIENCE);
     let mut client = WorkerClient::new(peer.connect_lazy());
-    let request = v1::InspectRequest { shard, key: key.map(|key| key.to_vec().into()), windows: 0 };
+    let request =
+        v1::InspectRequest { shard, key: key.map(|key| key.to_vec().into()), windows: 0, dead_letter };
     let mut refusal = String::new();
     for _ in 0..ATTEMPTS {
         match client.inspect(request.clone()).await {

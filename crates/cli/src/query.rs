@@ -35,7 +35,7 @@ pub(crate) async fn run(args: QueryArgs) -> Result<bool> {
         .context("the job does not run here, or --coordinator is wrong")?;
     let key = args.key.as_bytes();
     let shard = shard_of(&status, key)?;
-    let answer = match inspect(&status, &args.tls, shard, Some(key)).await? {
+    let answer = match inspect(&status, &args.tls, shard, Some(key), None).await? {
         Ok(answer) => answer,
         Err(why) => bail!("{why}"),
     };

@@ -8,6 +8,7 @@
 
 mod lookup;
 mod record;
+mod replay;
 mod shard;
 mod text;
 mod watermark;
@@ -17,8 +18,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use tidegate_core::time::Shard;
-use tidegate_job::JobFile;
+use tidegate_core::replay_request::partition_of_topic;
+use tidegate_core::time::{Partition, Shard};
+use tidegate_job::{Job, JobFile};
 use tidegate_kafka::Access;
 use tidegate_proto::v1;
 use tidegate_runtime::tls;
@@ -28,7 +30,8 @@ use crate::inspect::{inspect, shard_of};
 use crate::moment::{self, moment};
 use crate::status::StatusClient;
 use lookup::{Found, Topics};
-use record::{RecordFate, RecordWindow};
+use record::{Letter, RecordFate, RecordWindow};
+use replay::Replay;
 use shard::{ShardState, Window};
 use watermark::GlobalWatermark;
 
@@ -170,7 +173,7 @@ fn window(status: &v1::JobStatus, watermark: &GlobalWatermark, start: i64) -> Re
 async fn key_answer(args: &WhyArgs, status: &v1::JobStatus, key: &str, answer: &mut Answer) -> Result<()> {
     let facts = status.facts.clone().unwrap_or_default();
     let shard = shard_of(status, key.as_bytes())?;
-    let inspected = inspect(status, &args.tls, shard, Some(key.as_bytes())).await?;
+    let inspected = inspect(status, &args.tls, shard, Some(key.as_bytes()), None).await?;
     answer.shard = Some(shard::shard_state(status, shard, &inspected));
     let Ok(inspected) = inspected else { return Ok(()) };
     let mut windows = shard::windows(&inspected, &answer.watermark);
@@ -226,10 +229,12 @@ async fn record_answer(
     };
     // Before the topics are read: what is covered by now is in them.
     let inspected = match shard {
-        Some(shard) => Some(inspect(status, &args.tls, shard.0, key).await?),
+        Some(shard) => Some(inspect(status, &args.tls, shard.0, key, None).await?),
         None => None,
     };
-    let letter = topics.dead_letter(&job.source.topic, &job.dead_letter.topic, shard, place).await?;
+    let letter = topics
+        .dead_letter(&job.source.topic, &job.dead_letter.topic, (shard, job.core.shards), place)
+        .await?;
     let results = match (&found, shard) {
         (Found::Taken { time, key }, Some(shard)) => {
             let (operator, time) = (job.core.operator, *time);
@@ -240,8 +245,36 @@ async fn record_answer(
     };
     answer.shard =
         shard.zip(inspected.as_ref()).map(|(s, inspected)| shard::shard_state(status, s.0, inspected));
-    answer.record = Some(record::fate(&job, place, &found, inspected.as_ref(), letter, results));
+    let replay = match &letter {
+        Some(letter) if job.dead_letter.replay_ttl.is_some() => {
+            Some(came_back(args, status, &topics, &job, (letter, &found, shard)).await?)
+        }
+        _ => None,
+    };
+    answer.record = Some(record::fate(&job, place, &found, inspected.as_ref(), (letter, replay), results));
     Ok(())
+}
+
+/// What became of a dead letter since.
+async fn came_back(
+    args: &WhyArgs,
+    status: &v1::JobStatus,
+    topics: &Topics,
+    job: &Job,
+    (letter, found, shard): (&Letter, &Found, Option<Shard>),
+) -> Result<Replay> {
+    let (replays, topic) = topics.replays(&job.control_topic(), &job.dead_letter.topic).await?;
+    let partition = partition_of_topic(topic, Partition(letter.dead_partition)).0;
+    let dead_letter = v1::DeadLetterPlace { partition, offset: letter.dead_offset };
+    let says = match (found, shard) {
+        (Found::Taken { .. }, Some(shard)) => {
+            inspect(status, &args.tls, shard.0, None, Some(dead_letter)).await?.map(|answer| answer.replayed)
+        }
+        // No shard answers for what cannot be read.
+        (Found::Rejected { .. }, _) => Ok(None),
+        _ => Err("the record is gone from the source, and its key says which shard to ask".to_owned()),
+    };
+    Ok(replay::became(&replays, letter, found, &says))
 }
 
 /// The shard furthest behind W, where that is more than the way of a commit.
@@ -259,7 +292,7 @@ async fn behind(status: &v1::JobStatus, tls: &tls::Flags) -> Result<Option<Shard
     if last.watermark_ms.is_some_and(|at| watermark.saturating_sub(at) <= tolerated) {
         return Ok(None);
     }
-    let inspected = inspect(status, tls, last.shard, None).await?;
+    let inspected = inspect(status, tls, last.shard, None, None).await?;
     let state = shard::shard_state(status, last.shard, &inspected);
     Ok(Some(state).filter(|state| state.unknown_because.is_some() || !state.holders.is_empty()))
 }

@@ -10,8 +10,9 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate_core::{
     announcement::AssignmentId,
+    replay::Outcome,
     shard::{InputView, ShardMachine, WindowView},
-    time::{EventTime, Shard},
+    time::{EventTime, Offset, Partition, Shard},
 };
 use tidegate_job::Job;
 use tidegate_proto::v1;
@@ -32,6 +33,7 @@ const WINDOWS: u32 = 100;
 pub(crate) struct Question {
     key: Option<Vec<u8>>,
     windows: usize,
+    dead_letter: Option<v1::DeadLetterPlace>,
     /// Whether the answer has to wait for the commit of what it tells.
     pub(crate) committed: bool,
     reply: oneshot::Sender<v1::InspectResponse>,
@@ -74,6 +76,7 @@ impl Question {
             aggregates: aggregates.collect(),
             windows: windows.iter().map(window).collect(),
             windows_total: total as u64,
+            replayed: self.dead_letter.and_then(|place| replayed(machine, place)).map(str::to_owned),
         };
         Some(Answer { reply: self.reply, response })
     }
@@ -85,6 +88,13 @@ impl Answer {
         // Whoever asked may be gone.
         let _ = self.reply.send(self.response);
     }
+}
+
+fn replayed(machine: &ShardMachine, place: v1::DeadLetterPlace) -> Option<&'static str> {
+    Some(match machine.replayed(Partition(place.partition), Offset(place.offset))? {
+        Outcome::Applied => "applied",
+        Outcome::Expired => "expired",
+    })
 }
 
 fn input(view: &InputView) -> v1::InspectedInput {
@@ -130,6 +140,7 @@ pub(crate) async fn inspect(
         let question = Question {
             key: request.key.as_ref().map(|key| key.to_vec()),
             windows: windows as usize,
+            dead_letter: request.dead_letter,
             committed,
             reply,
         };

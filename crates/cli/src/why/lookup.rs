@@ -1,9 +1,11 @@
 //! The topics of a job, looked into: a record of the source, its dead letter, the results of a key.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tidegate_coordinator::replay_record::ReplayRecord;
 use tidegate_core::time::{EventTime, Offset, Partition, Shard};
 use tidegate_job::Job;
 use tidegate_kafka::{Access, Admin, Between, KafkaConfig, PartitionEnds, Record, Step, between};
@@ -97,17 +99,20 @@ impl Topics {
         Ok(found)
     }
 
-    /// The dead letter of a record: looked for in the partition of its shard, or in all.
+    /// The dead letter of a record: looked for in the partition of its shard and in that of the shard it had as long as the job could
+    /// not read it; or in all.
     pub(crate) async fn dead_letter(
         &self,
         source: &str,
         topic: &str,
-        shard: Option<Shard>,
+        (shard, shards): (Option<Shard>, u32),
         place: (u32, u64),
     ) -> Result<Option<Letter>> {
         let mut letter = None;
         let source = source.to_owned();
-        let stretches = self.whole(topic, shard).await?;
+        let of_rejects = Shard::of_rejects(Partition(place.0), shards);
+        let shards = shard.map(|shard| vec![shard, of_rejects]).unwrap_or_default();
+        let stretches = self.whole(topic, &shards).await?;
         self.read(
             topic,
             stretches,
@@ -136,6 +141,40 @@ impl Topics {
         Ok(letter)
     }
 
+    /// The replays that were asked for of the dead letters in a topic, and the number of that topic.
+    pub(crate) async fn replays(
+        &self,
+        control: &str,
+        dead_letters: &str,
+    ) -> Result<(Vec<ReplayRecord>, u32)> {
+        let id = self.admin.topic(dead_letters).await?.and_then(|topic| topic.id);
+        let mut records = BTreeMap::new();
+        let stretches = self.whole(control, &[]).await?;
+        self.read(
+            control,
+            stretches,
+            |record, records: &mut BTreeMap<u64, ReplayRecord>| {
+                let number = record.key().and_then(ReplayRecord::number_of);
+                let written = record.value().and_then(|value| ReplayRecord::decode(value).ok());
+                if let Some((number, written)) = number.zip(written) {
+                    records.insert(number, written);
+                }
+                Step::Continue
+            },
+            &mut records,
+        )
+        .await?;
+        let number = |replay: &ReplayRecord| {
+            let topic = usize::try_from(replay.topic).ok().and_then(|at| replay.topics.get(at))?;
+            let same =
+                topic.name == dead_letters && topic.id.is_none_or(|known| id.is_none_or(|id| id == known));
+            same.then_some(replay.topic)
+        };
+        let topic = records.values().filter_map(number).max().unwrap_or_default();
+        let replays = records.into_values().filter(|replay| number(replay) == Some(topic)).collect();
+        Ok((replays, topic))
+    }
+
     /// The results of a key that are out, early ones apart, with start and end, of the windows that `belongs` says.
     pub(crate) async fn results(
         &self,
@@ -146,7 +185,7 @@ impl Topics {
     ) -> Result<Vec<((i64, i64), Value)>> {
         let key = key.to_vec();
         let mut results = Vec::new();
-        let stretches = self.whole(topic, Some(shard)).await?;
+        let stretches = self.whole(topic, &[shard]).await?;
         self.read(
             topic,
             stretches,
@@ -168,12 +207,12 @@ impl Topics {
         Ok(results)
     }
 
-    /// All that is committed in a topic now: in the partition of a shard, or in all partitions.
-    async fn whole(&self, topic: &str, shard: Option<Shard>) -> Result<Vec<Between>> {
+    /// All that is committed in a topic now: in the partitions of these shards, or, without any, in all.
+    async fn whole(&self, topic: &str, shards: &[Shard]) -> Result<Vec<Between>> {
         let ends = self.admin.ends(topic).await?;
         let count = u32::try_from(ends.len()).unwrap_or(u32::MAX).max(1);
-        let stretches =
-            ends.iter().filter(|ends| shard.is_none_or(|shard| shard.0 % count == ends.partition.0));
+        let is_of = |partition: Partition| shards.iter().any(|shard| shard.0 % count == partition.0);
+        let stretches = ends.iter().filter(|ends| shards.is_empty() || is_of(ends.partition));
         Ok(stretches
             .map(|ends| Between { partition: ends.partition, from: ends.log_start, to: ends.last_stable })
             .collect())

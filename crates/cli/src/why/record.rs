@@ -9,6 +9,7 @@ use tidegate_job::Job;
 use tidegate_proto::v1;
 
 use super::lookup::Found;
+use super::replay::{Outcome, Replay};
 use crate::moment::moment;
 
 /// What became of a record.
@@ -23,6 +24,9 @@ pub(crate) struct RecordFate {
     /// Whether its shard has covered it; absent where that is not known.
     pub(crate) covered: Option<bool>,
     pub(crate) dead_letter: Option<Letter>,
+    /// What became of the dead letter since; absent where the job keeps nothing for replays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replay: Option<Replay>,
     /// The windows that it counts in.
     pub(crate) windows: Vec<RecordWindow>,
     pub(crate) verdict: String,
@@ -60,7 +64,7 @@ pub(crate) fn fate(
     (partition, offset): (u32, u64),
     found: &Found,
     answer: Option<&Result<v1::InspectResponse, String>>,
-    letter: Option<Letter>,
+    (letter, replay): (Option<Letter>, Option<Replay>),
     results: Vec<((i64, i64), Value)>,
 ) -> RecordFate {
     let shard = found.shard(partition, job.core.shards);
@@ -75,14 +79,20 @@ pub(crate) fn fate(
         Found::Missing(_) => (None, None),
     };
     let windows = match (found, covered) {
-        (Found::Taken { time, .. }, Some(true)) => counted(job, *time, letter.as_ref(), answer, results),
+        (Found::Taken { time, .. }, Some(true)) => {
+            let came_back = replay.as_ref().is_some_and(|replay| replay.outcome == Outcome::Applied);
+            counted(job, *time, letter.as_ref().filter(|_| !came_back), answer, results)
+        }
         _ => Vec::new(),
     };
     let verdict = match (found, covered, &letter) {
         (Found::Taken { time, .. }, Some(true), None) if job.core.operator.keeps_records() => {
             released(*time, answer.and_then(|answer| answer.as_ref().ok()))
         }
-        _ => verdict(found, answer, input.map(|input| input.next), covered, letter.as_ref(), &windows),
+        _ => {
+            let letter = letter.as_ref().map(|letter| (letter, replay.as_ref()));
+            verdict(found, answer, input.map(|input| input.next), covered, letter, &windows)
+        }
     };
     RecordFate {
         partition,
@@ -92,6 +102,7 @@ pub(crate) fn fate(
         shard: shard.map(|shard| shard.0),
         covered,
         dead_letter: letter,
+        replay,
         windows,
         verdict,
     }
@@ -167,17 +178,19 @@ fn verdict(
     answer: Option<&Result<v1::InspectResponse, String>>,
     next: Option<u64>,
     covered: Option<bool>,
-    letter: Option<&Letter>,
+    letter: Option<(&Letter, Option<&Replay>)>,
     windows: &[RecordWindow],
 ) -> String {
-    if let Some(letter) = letter {
+    if let Some((letter, replay)) = letter {
         let detail = letter.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         let at = letter.watermark_ms.map_or_else(
             || "while its shard's watermark was undefined".to_owned(),
             |at| format!("when its shard's watermark was {}", moment(at)),
         );
-        let partly = if windows.is_empty() { "" } else { "; it counts in its other windows" };
-        return format!("dead letter, reason `{}`{detail}, {at}{partly}", letter.reason);
+        let partial = letter.reason == "late_partial" && !windows.is_empty();
+        let partly = if partial { "; it counts in its other windows" } else { "" };
+        let replay = replay.map(|replay| format!("; {}", replay.verdict)).unwrap_or_default();
+        return format!("dead letter, reason `{}`{detail}, {at}{partly}{replay}", letter.reason);
     }
     match (found, covered) {
         (Found::Missing(why), _) => format!("{why}; it is no dead letter"),

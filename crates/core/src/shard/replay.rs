@@ -10,7 +10,7 @@ use crate::{
     frame::RowReader,
     ordered::{Buffered, Place},
     replay::{Origin, Outcome, ReplayFrame, Replayed},
-    time::{EventTime, Offset},
+    time::{EventTime, Offset, Partition},
     window::Grid,
 };
 
@@ -40,6 +40,12 @@ impl ShardMachine {
             self.state.answered.cover(frame.partition, offsets);
         }
         replayed
+    }
+
+    /// What became of an entry of the dead-letter topic, if this shard has answered for it.
+    #[must_use]
+    pub fn replayed(&self, partition: Partition, offset: Offset) -> Option<Outcome> {
+        self.state.answered.outcome(partition, offset)
     }
 
     fn replay_row(
