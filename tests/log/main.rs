@@ -60,6 +60,7 @@ on_both_brokers! {
     }
     transaction {
         a_commit_shows_its_records_at_the_offsets_it_names,
+        a_commit_of_several_requests_is_whole_and_in_order,
         a_later_producer_fences_and_ends_what_was_open,
         a_record_too_large_for_its_topic_is_named_and_nothing_is_written,
         a_record_too_large_for_the_client_is_named_and_the_next_commit_succeeds,

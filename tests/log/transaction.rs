@@ -67,6 +67,40 @@ pub(crate) fn a_commit_shows_its_records_at_the_offsets_it_names(bootstrap: &str
     })
 }
 
+pub(crate) fn a_commit_of_several_requests_is_whole_and_in_order(bootstrap: &str) -> Result<()> {
+    run(async {
+        let results = topic(bootstrap, "results", 1).await?;
+        let letters = topic(bootstrap, "letters", 1).await?;
+        let mut producer = transactional(bootstrap, &unique("large"))?;
+        let value = |number: u64| format!("{number:01000}");
+        let mut records: Vec<_> = (0..3_000)
+            .map(|number| OutputRecord {
+                key: Some(Bytes::from(number.to_string())),
+                timestamp: Some(EventTime(1_000 + i64::try_from(number).unwrap_or_default())),
+                value: (number != 2_999).then(|| value(number).into()),
+                ..record(&results, P0, "")
+            })
+            .collect();
+        records.push(record(&letters, P0, "letter"));
+        let offsets = committed(producer.commit(&records))?;
+        assert!(offsets.iter().copied().eq((0..3_000).chain([0])), "{offsets:?}");
+
+        await_end(bootstrap, &results, 0, Isolation::ReadCommitted, 3_001)?;
+        let mut number = 0;
+        drain(&config(bootstrap), &results, PATIENCE, |record| {
+            assert_eq!(record.key(), Some(number.to_string().as_bytes()));
+            let value = (number != 2_999).then(|| value(number));
+            assert_eq!(record.value(), value.as_deref().map(str::as_bytes));
+            let time = 1_000 + i64::try_from(number).unwrap_or_default();
+            assert_eq!(record.timestamp(), Timestamp::CreateTime(EventTime(time)));
+            number += 1;
+            Ok::<_, Error>(())
+        })?;
+        assert_eq!(number, 3_000);
+        Ok(())
+    })
+}
+
 pub(crate) fn a_later_producer_fences_and_ends_what_was_open(bootstrap: &str) -> Result<()> {
     run(async {
         let topic = topic(bootstrap, "fence", 1).await?;
