@@ -10,6 +10,7 @@
 //! chunk its first key; and its bytes until the store has them.
 
 mod compaction;
+mod looks;
 mod merge;
 mod walk;
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub use compaction::{Compacted, Compaction};
+pub(crate) use looks::Looks;
 pub(crate) use merge::{Merge, MergedRow};
 pub(crate) use walk::Walk;
 
@@ -292,8 +294,9 @@ impl Runs {
     ) -> Result<bool, Unreadable> {
         let mut found = false;
         let mut read = RowBuf::new(layout);
+        let mut looks = Looks::default();
         for part in self.of_slice(slice) {
-            let of_part = self.with_row(part, key, |value| {
+            let of_part = looks.with_row(self, part, key, |value| {
                 layout.decode(value, &mut read.row_mut())?;
                 layout.merge(row, read.row());
                 Some(())
@@ -301,27 +304,6 @@ impl Runs {
             found |= of_part.is_some();
         }
         Ok(found)
-    }
-
-    /// What `take` makes of the row that `key` has in a part; its `None` is a row that does not read.
-    pub(crate) fn with_row<T>(
-        &self,
-        part: &Part,
-        key: &[u8],
-        take: impl FnOnce(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>, Unreadable> {
-        let Some(index) = part.chunk_of(key) else { return Ok(None) };
-        let bytes = self.read(part, index)?;
-        let mut rest = bytes.get(CHECKSUM..).unwrap_or_default();
-        while let Some((other, value)) = take_row(&mut rest) {
-            if other == key {
-                return take(value).map(Some).ok_or_else(|| part.damaged(index));
-            }
-            if other > key {
-                break;
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
     entry::Input,
     frame::{RowReader, Rows, SessionId, ShardFrame},
     job::JobSpec,
-    runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Merge, Unreadable, Walk},
+    runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Looks, Merge, Unreadable, Walk},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
     window::Grid,
 };
@@ -99,6 +99,8 @@ pub struct ShardMachine {
     window: Option<(EventTime, Merge)>,
     /// Over the records in runs, at the first that is not out.
     walk: Option<Walk>,
+    /// Where the looks for sessions in runs have come to, while they close.
+    looks: Looks,
     /// What the keys have in their sliding windows, once a result was due.
     sliding: Option<sliding::Sliding>,
     alone: sliding::Alone,
@@ -202,6 +204,7 @@ impl ShardMachine {
             cycle: None,
             window: None,
             walk: None,
+            looks: Looks::default(),
             sliding: None,
             alone,
             memory: Memory::default(),

@@ -146,3 +146,25 @@ fn a_chunk_in_the_place_of_another_or_damaged_is_not_read() {
     elsewhere.push(&[0], &[]);
     assert!(find(elsewhere.finish().held().next().unwrap().1).is_err());
 }
+
+#[test]
+fn looks_in_any_order_find_what_is_there() {
+    let layout = layout();
+    let mut runs = Runs::default();
+    runs.set_chunk_bytes(40);
+    let rows: BTreeMap<Vec<u8>, i64> =
+        (0..200).step_by(2).map(|key: u8| (vec![key], i64::from(key))).collect();
+    let part = part(&mut runs, 1, &rows, &layout);
+    assert!(part.ids().count() > 10);
+    runs.insert(part);
+    let [part] = runs.of_slice(SLICE) else { panic!("one part") };
+    let mut looks = Looks::default();
+    let mut look = |key: u8| looks.with_row(&runs, part, &[key], |value| Some(value.to_vec())).unwrap();
+    let in_order: Vec<_> = (0..=255).map(&mut look).collect();
+    assert_eq!(in_order.iter().flatten().count(), rows.len());
+    for key in (0..=255).rev().chain((0..=255).map(|key: u8| key.wrapping_mul(37))).flat_map(|key| [key, key])
+    {
+        assert_eq!(look(key), in_order[usize::from(key)], "{key}");
+        assert_eq!(look(key).is_some(), rows.contains_key([key].as_slice()));
+    }
+}

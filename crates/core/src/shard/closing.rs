@@ -6,6 +6,7 @@ use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, state::Operator};
 use crate::{
     aggregate::{RowBuf, Value},
     block::Closing,
+    runs::Looks,
     runs::{MergedRow, Unreadable},
     time::{EventTime, Watermark},
     window::Grid,
@@ -65,6 +66,7 @@ impl ShardMachine {
 
     pub(super) fn end_closing(&mut self) {
         self.state.closing = None;
+        self.looks = Looks::default();
         if let Some(watermark) = self.state.watermark {
             self.state.purge(watermark.minus(self.retention));
         }

@@ -10,7 +10,7 @@ use crate::{
     entry::Input,
     fragments::Joined,
     ordered::Place,
-    runs::Unreadable,
+    runs::{Looks, Unreadable},
     time::{EventTime, Partition, Span, Watermark},
     window::Grid,
 };
@@ -119,7 +119,7 @@ impl ShardMachine {
 
     fn inspect_sessions(&self, key: &[u8], limit: usize) -> Result<(Vec<WindowView>, usize), Unreadable> {
         let layout = &self.state.layout;
-        let of_key = self.state.sessions_of(key)?;
+        let of_key = self.state.sessions_of(key, &mut Looks::default())?;
         let view = |Joined { session, .. }: &Joined| WindowView {
             start: session.start,
             end: session.end,

@@ -115,13 +115,13 @@ impl ShardMachine {
             let Some(key) = [of_memory, of_runs].into_iter().flatten().min().map(<[u8]>::to_vec) else {
                 return Ok(Emitted::All);
             };
+            let (from_memory, from_runs) = (of_memory == Some(&*key), of_runs == Some(&*key));
             let is_out = last.as_ref().is_some_and(|last| key <= *last);
             let ended = if is_out { Ended::default() } else { self.what_ends(end, &key)? };
             let is_something = !ended.is_nothing();
             if is_something && self.is_full() {
                 return Ok(last.filter(|_| emitted).map_or(Emitted::Nothing, Emitted::UpTo));
             }
-            let (from_memory, from_runs) = (of_memory == Some(&*key), of_runs == Some(&*key));
             if from_memory {
                 in_memory.next();
             }

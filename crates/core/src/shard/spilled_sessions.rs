@@ -22,7 +22,7 @@ use crate::{
         BY_KEY, Fragment, Joined, KeyRow, Outdated, behind_end, by_end, drop_ended, end_and_key, join,
         take_key,
     },
-    runs::{Compaction, Unreadable, Walk},
+    runs::{Compaction, Looks, Unreadable, Walk},
     sessions::Sessions,
     time::{EventTime, Watermark},
 };
@@ -66,14 +66,15 @@ impl ShardMachine {
     }
 
     /// What ends at `end` of `key`; that may be a part of a session that goes on, and nothing.
-    pub(super) fn what_ends(&self, end: EventTime, key: &[u8]) -> Result<Ended, Unreadable> {
+    pub(super) fn what_ends(&mut self, end: EventTime, key: &[u8]) -> Result<Ended, Unreadable> {
         let Operator::Sessions(sessions) = &self.state.operator else { return Ok(Ended::default()) };
         let mut ended = Ended::default();
         if self.state.runs.of_slice(BY_KEY).is_empty() || sessions.is_pulled(key) {
             ended.session = sessions.ends_at(key, end).map(Whole::InMemory);
             return Ok(ended);
         }
-        for joined in self.state.sessions_of(key)? {
+        // Keys of one end come in order.
+        for joined in self.state.sessions_of(key, &mut self.looks)? {
             ended.outdated.extend(joined.outdated.into_iter().filter(|out| out.end == end));
             if joined.session.end == end {
                 ended.session = Some(Whole::Joined { session: joined.session, parts: joined.parts });
@@ -110,7 +111,7 @@ impl ShardMachine {
         let Operator::Sessions(sessions) = &state.operator else { return Ok(()) };
         // With nothing in runs too: where the log is folded, they may have sessions that a compaction has left out here.
         let counts = state.run > 0 && !sessions.is_pulled(key);
-        let in_runs = if counts { state.in_runs(key)? } else { Vec::new() };
+        let in_runs = if counts { state.in_runs(key, &mut Looks::default())? } else { Vec::new() };
         let pulled = (!in_runs.is_empty()).then(|| state.joined(sessions, key, in_runs));
         let Operator::Sessions(sessions) = &mut state.operator else { return Ok(()) };
         if let Some(pulled) = pulled {
@@ -168,9 +169,9 @@ enum Whole {
 
 impl ShardState {
     /// The sessions of `key` that are still there, in order.
-    pub(super) fn sessions_of(&self, key: &[u8]) -> Result<Vec<Joined>, Unreadable> {
+    pub(super) fn sessions_of(&self, key: &[u8], looks: &mut Looks) -> Result<Vec<Joined>, Unreadable> {
         let Some(sessions) = self.sessions() else { return Ok(Vec::new()) };
-        let in_runs = if sessions.is_pulled(key) { Vec::new() } else { self.in_runs(key)? };
+        let in_runs = if sessions.is_pulled(key) { Vec::new() } else { self.in_runs(key, looks)? };
         Ok(self.joined(sessions, key, in_runs))
     }
 
@@ -183,10 +184,10 @@ impl ShardState {
     }
 
     /// What the runs have of `key`.
-    fn in_runs(&self, key: &[u8]) -> Result<Vec<Fragment>, Unreadable> {
+    fn in_runs(&self, key: &[u8], looks: &mut Looks) -> Result<Vec<Fragment>, Unreadable> {
         let mut found = Vec::new();
         for part in self.runs.of_slice(BY_KEY).iter().rev() {
-            let row = self.runs.with_row(part, key, |value| KeyRow::decode(value, &self.layout))?;
+            let row = looks.with_row(&self.runs, part, key, |value| KeyRow::decode(value, &self.layout))?;
             let Some(row) = row else { continue };
             found.extend(row.fragments);
             if row.hides {
