@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod clock;
+mod collector;
 pub mod config;
 pub mod grpc;
 pub mod metrics;

@@ -24,6 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::collector::Watched;
 use crate::trace::TraceContext;
 use crate::{Error, span};
 
@@ -95,7 +96,7 @@ fn exporter(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Er
     let exporter =
         exporter.map_err(|error| Error::Otlp { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
     Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_batch_exporter(Watched::new(exporter, endpoint))
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample))))
         .with_resource(Resource::builder().with_service_name(settings.service).build())
         .build())
@@ -176,7 +177,10 @@ where
 mod tests {
     use super::*;
     use crate::task;
+    use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+    use opentelemetry_sdk::trace::SpanExporter as _;
     use serde_json::Value;
+    use std::sync::atomic::AtomicBool;
     use std::sync::{Arc, Mutex};
     use tracing::subscriber::with_default;
 
@@ -234,6 +238,44 @@ mod tests {
         });
         assert!(lines[0].contains("INFO") && lines[0].ends_with("restored shard=3 event_seq=1"), "{lines:?}");
         assert!(lines[1].ends_with("next event_seq=2"), "{lines:?}");
+    }
+
+    /// A collector that takes nothing while it is down.
+    #[derive(Debug, Default)]
+    struct Collector(Arc<AtomicBool>);
+
+    impl opentelemetry_sdk::trace::SpanExporter for Collector {
+        async fn export(&self, _: Vec<opentelemetry_sdk::trace::SpanData>) -> OTelSdkResult {
+            let down = self.0.load(Ordering::Relaxed);
+            if down { Err(OTelSdkError::InternalFailure("refused".to_owned())) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_collector_that_takes_no_traces_is_named_once_and_when_it_takes_them_again() {
+        let down = Arc::new(AtomicBool::new(false));
+        let lines = logged(Format::Pretty, || {
+            let watched = Watched::new(Collector(Arc::clone(&down)), "http://collector:4317");
+            for is_down in [false, true, true, false, false] {
+                down.store(is_down, Ordering::Relaxed);
+                let exported = now_or_never(watched.export(Vec::new()));
+                assert_eq!(exported.is_err(), is_down, "the SDK hears of it too");
+            }
+        });
+        let [lost, again] = &*lines else { panic!("{lines:?}") };
+        assert!(
+            lost.contains("WARN") && lost.contains("http://collector:4317") && lost.contains("refused"),
+            "{lost}"
+        );
+        assert!(again.contains("takes traces again"), "{again}");
+    }
+
+    fn now_or_never<T>(work: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(work).poll(&mut context) {
+            std::task::Poll::Ready(done) => done,
+            std::task::Poll::Pending => panic!("it waits for nothing"),
+        }
     }
 
     #[tokio::test]
