@@ -6,30 +6,26 @@
 //!                                         └────────── reports ─► outbox ─► coordinator
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+mod coordinator;
+mod effects;
+mod feeding;
+mod group;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_core::{
-    announcement::{Announcement, AssignmentId, ReaderEpoch, Term},
+    announcement::{Announcement, Term},
     block::JobId,
-    credit::{Feeding, Held, Step},
-    dead_letter::{Payload, Reason},
-    frame::SessionId,
-    future::{Future, Judgement},
-    lane::{RejectedRecord, Row, WorkerRef},
-    record::Timestamp,
+    credit::Held,
     source::{Effect, LaneKind, SourcePartition, Timing},
-    time::{EventTime, Offset, Partition, Shard, Tick},
+    time::{Partition, Tick},
 };
-use tidegate_extract::{Extractor, Reject};
-use tidegate_job::{Job, OnDataLoss};
-use tidegate_kafka::{
-    GroupReader, KafkaConfig, PartitionReader, ReaderEvent, ReaderOptions, Record, RecordBatch,
-};
-use tidegate_proto::v1;
+use tidegate_extract::Extractor;
+use tidegate_job::Job;
+use tidegate_kafka::{GroupReader, KafkaConfig, PartitionReader, ReaderOptions, RecordBatch};
 use tidegate_runtime::{clock::Clock, metrics::Readiness};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +39,6 @@ use crate::{
     outbox::Outbox,
     replay::Replayer,
     schema_desk::SchemaDesk,
-    source_watch::Changed,
     standstill::{Asker, Standstill},
     timestamps::TimestampWatch,
     traces::Traces,
@@ -309,258 +304,6 @@ impl Reading {
         Ok(())
     }
 
-    /// Records flow on with the last owners known; pauses were of the stream that is gone.
-    fn on_coordinator_down(&mut self) {
-        self.outbox.set_coordinator(None);
-        self.replayer.stop();
-        self.tell_readiness();
-        let paused: Vec<_> = self.paused.iter().filter(|(_, paused)| **paused).map(|(p, _)| *p).collect();
-        for partition in paused {
-            self.set_paused(partition, false);
-        }
-    }
-
-    fn on_directive(&mut self, directive: v1::ingest_directive::Message) -> Result<(), Error> {
-        use v1::ingest_directive::Message;
-        match directive {
-            Message::Welcome(_) => {}
-            Message::Announcement(announcement) => {
-                let announcement = Announcement::from(announcement);
-                if self.announced.as_ref().is_none_or(|known| announcement.newer_than(known)) {
-                    for source in self.partitions.values_mut() {
-                        source.announce(&announcement);
-                    }
-                    self.announced = Some(announcement);
-                }
-            }
-            Message::Owners(owners) => {
-                if let Some(job) = self.job_id {
-                    self.links.set_owners(job, &owners)?;
-                    self.replayer.set_owners(job, &owners);
-                }
-                self.on_owners(&owners);
-            }
-            Message::Replay(order) => {
-                if let Some(reports) = self.outbox.coordinator() {
-                    self.replayer.order(order, reports.clone());
-                }
-            }
-            Message::StopReplay(number) => self.replayer.cancel(number),
-            Message::Raises(raises) => {
-                for raise in raises.raises {
-                    if let Some(source) = self.partitions.get_mut(&Partition(raise.partition)) {
-                        source.raise(Offset(raise.at), EventTime(raise.to_ms));
-                    }
-                }
-            }
-            Message::Pauses(pauses) => {
-                for pause in pauses.pauses {
-                    self.set_paused(Partition(pause.partition), pause.paused);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a later coordinator has put an earlier assignment in force again, what its worker wanted was ignored: ask anew.
-    fn on_owners(&mut self, owners: &v1::Owners) {
-        let assignments: Vec<(Shard, AssignmentId)> = owners
-            .owners
-            .iter()
-            .filter_map(|owner| Some((Shard(owner.shard), owner.assignment?.into())))
-            .collect();
-        let mut lowered = false;
-        for source in self.partitions.values_mut() {
-            lowered |= source.owned(self.term, &assignments);
-        }
-        if lowered {
-            self.ask();
-        }
-    }
-
-    fn set_paused(&mut self, partition: Partition, paused: bool) {
-        tracing::debug!(partition = partition.0, paused, "alignment");
-        self.paused.insert(partition, paused);
-        if paused {
-            self.main.control().pause(partition);
-        } else {
-            self.main.control().resume(partition);
-        }
-        let (now, held) = (self.now(), self.is_held(partition));
-        if let Some(source) = self.partitions.get_mut(&partition) {
-            source.set_held(held, now);
-        }
-    }
-
-    fn on_end_of(&mut self, partition: Partition, ends: Option<tidegate_kafka::PartitionEnds>) {
-        let now = self.now();
-        if let (Some(source), Some(ends)) = (self.partitions.get_mut(&partition), ends) {
-            source.end_proven(ends.last_stable, ends.high_watermark, now);
-        }
-    }
-
-    fn on_read(&mut self, kind: LaneKind, event: ReaderEvent) -> Result<(), Error> {
-        match event {
-            ReaderEvent::Batch(batch) => self.read_or_wait(kind, batch),
-            ReaderEvent::EndOfPartition { partition, position } => {
-                if self.is_current(kind, partition) {
-                    self.with(partition, |source| {
-                        let mut effects = Vec::new();
-                        source.end(kind, position, &mut effects);
-                        effects
-                    });
-                }
-            }
-            ReaderEvent::Started { partition, .. } => {
-                if let Some(pending) = self.starting.get_mut(&(partition, kind == LaneKind::Main)) {
-                    *pending = pending.saturating_sub(1);
-                }
-            }
-            ReaderEvent::Assigned { partitions, generation } => self.on_assigned(&partitions, generation),
-            ReaderEvent::Revoked { partitions } => self.leave_all(&partitions),
-            ReaderEvent::Lost { partitions } => {
-                self.is_member = false;
-                self.leave_all(&partitions);
-                self.tell_readiness();
-            }
-            ReaderEvent::Failed(error) if error.is_retriable() => {
-                tracing::warn!(%error, "reading goes on after a failure");
-            }
-            ReaderEvent::Failed(tidegate_kafka::Error::OffsetOutOfRange {
-                partition,
-                offset,
-                log_start,
-                end,
-                ..
-            }) if self.can_skip(offset, log_start, end) => self.skip(kind, partition, log_start),
-            ReaderEvent::Failed(error) => return Err(self.unreadable(error)),
-        }
-        Ok(())
-    }
-
-    /// Whether the job goes on without what is missing at `offset`. A log that ends before it is no log of which records were
-    /// deleted: what is written there next would be taken for what was read (docs/decisions/0007).
-    fn can_skip(&self, offset: Offset, log_start: Option<Offset>, end: Option<Offset>) -> bool {
-        self.job.source.on_data_loss == OnDataLoss::Skip
-            && (log_start.is_none() || end.is_none_or(|end| offset <= end))
-    }
-
-    /// Goes on at the beginning of the log; where the brokers do not say where that is, the same offset is tried again.
-    fn skip(&mut self, kind: LaneKind, partition: Partition, log_start: Option<Offset>) {
-        // What failed was perhaps started before the present start.
-        if !self.is_current(kind, partition) {
-            return;
-        }
-        let mut lost = 0;
-        self.with(partition, |source| {
-            let mut effects = Vec::new();
-            lost = source.lost_below(kind, log_start.unwrap_or_default(), &mut effects);
-            effects
-        });
-        if lost > 0 {
-            self.metrics.skipped(partition, lost);
-            tracing::warn!(
-                partition = partition.0,
-                offset = log_start.unwrap_or_default().0,
-                lost,
-                ?kind,
-                "records were deleted before they were read; reading goes on behind them"
-            );
-        }
-    }
-
-    fn unreadable(&self, error: tidegate_kafka::Error) -> Error {
-        match error {
-            tidegate_kafka::Error::UnknownTopic { topic } => {
-                Changed::Deleted.error(&topic, &self.positions())
-            }
-            error @ tidegate_kafka::Error::OffsetOutOfRange { .. } => Error::SourceTruncated(error),
-            error => error.into(),
-        }
-    }
-
-    /// How far each partition is read.
-    fn positions(&self) -> Vec<(Partition, Offset)> {
-        let read = self.partitions.iter();
-        read.filter_map(|(partition, source)| Some((*partition, source.main()?.position()))).collect()
-    }
-
-    fn on_assigned(&mut self, partitions: &[Partition], generation: u32) {
-        tracing::info!(?partitions, generation, "the group assigned partitions");
-        let now = self.now();
-        let epoch = ReaderEpoch(u64::from(generation));
-        for source in self.partitions.values_mut() {
-            source.set_epoch(epoch);
-        }
-        for partition in partitions {
-            self.starting.retain(|(other, _), _| other != partition);
-            let core = Arc::new(self.job.core.clone());
-            self.readings += 1;
-            let mut source = SourcePartition::new(core, *partition, epoch, self.timing, now)
-                .with_sessions_behind(SessionId(self.readings << 32));
-            if let Some(announced) = &self.announced {
-                source.announce(announced);
-            }
-            self.partitions.insert(*partition, source);
-        }
-        if !partitions.is_empty() {
-            self.ask();
-        }
-        self.is_member = true;
-        self.tell_readiness();
-    }
-
-    /// The clients are of no use any more: new ones join the group and begin where the shards are.
-    fn replace_readers(&mut self, partition: Partition, offset: Offset) -> Result<(), Error> {
-        tracing::warn!(
-            partition = partition.0,
-            offset = offset.0,
-            "the Kafka client reads nothing although records wait: it is replaced"
-        );
-        self.metrics.replaced_client();
-        (self.main, self.catch_up) = self.readers.open()?;
-        self.starting.clear();
-        self.waiting = Waiting::default();
-        self.is_member = false;
-        self.leave_all(&self.read_here());
-        self.tell_waiting();
-        Ok(())
-    }
-
-    /// The lanes that are to move where there are records for them, and their positions.
-    fn moving(&self) -> Vec<(Partition, LaneKind, Offset)> {
-        let catch_up_rests = self.held.catch_up || self.waiting.catch_up.is_some();
-        let lanes = self.partitions.iter().flat_map(|(partition, source)| {
-            let main = source.main().filter(|_| !self.is_held(*partition));
-            let waits = catch_up_rests || self.catch_up_waits.contains(partition);
-            let catch_up = source.catch_up().filter(|_| !waits);
-            let of = |kind, position| (*partition, kind, position);
-            main.map(|lane| of(LaneKind::Main, lane.position()))
-                .into_iter()
-                .chain(catch_up.map(|lane| of(LaneKind::CatchUp, lane.position())))
-        });
-        lanes.collect()
-    }
-
-    fn leave_all(&mut self, partitions: &[Partition]) {
-        for partition in partitions {
-            self.leave(*partition);
-        }
-        self.ask();
-    }
-
-    fn leave(&mut self, partition: Partition) {
-        tracing::info!(partition = partition.0, "the group took a partition away");
-        self.partitions.remove(&partition);
-        self.paused.remove(&partition);
-        self.catch_up_waits.remove(&partition);
-        self.outbox.forget(partition);
-        self.metrics.forget(partition);
-        self.ahead.forget(partition);
-        self.timestamps.forget(partition);
-        self.catch_up.unassign(partition);
-    }
-
     fn ask(&mut self) {
         for connection in self.outbox.ask_all(&self.read_here()) {
             self.drop_worker(connection);
@@ -569,59 +312,6 @@ impl Reading {
 
     fn read_here(&self) -> Vec<Partition> {
         self.partitions.keys().copied().collect()
-    }
-
-    fn is_current(&self, kind: LaneKind, partition: Partition) -> bool {
-        self.starting.get(&(partition, kind == LaneKind::Main)).is_some_and(|pending| *pending == 0)
-    }
-
-    /// Reads a batch, or keeps it until all schemas that its records name are known.
-    fn read_or_wait(&mut self, kind: LaneKind, batch: RecordBatch) {
-        if let Some(schemas) = &mut self.schemas {
-            let mut waits = false;
-            for id in batch.iter().filter_map(|record| self.extractor.wants(&record)) {
-                schemas.ask(id);
-                waits = true;
-            }
-            if waits {
-                match kind {
-                    LaneKind::Main => self.waiting.main = Some(batch),
-                    LaneKind::CatchUp => self.waiting.catch_up = Some(batch),
-                }
-                self.tell_waiting();
-                return;
-            }
-        }
-        self.on_batch(kind, &batch);
-    }
-
-    /// Tries again what waited for a schema.
-    fn go_on(&mut self) {
-        let Waiting { main, catch_up } = std::mem::take(&mut self.waiting);
-        for (kind, batch) in [(LaneKind::Main, main), (LaneKind::CatchUp, catch_up)] {
-            if let Some(batch) = batch {
-                self.read_or_wait(kind, batch);
-            }
-        }
-        self.tell_waiting();
-    }
-
-    fn is_held(&self, partition: Partition) -> bool {
-        let paused = self.paused.get(&partition).is_some_and(|paused| *paused);
-        paused || self.held.main || self.waiting.main.is_some()
-    }
-
-    fn tell_waiting(&mut self) {
-        let waits = self.waiting.main.is_some() || self.waiting.catch_up.is_some();
-        self.metrics.waits_for_schema(waits);
-        self.tell_readiness();
-        let now = self.now();
-        for partition in self.read_here() {
-            let held = self.is_held(partition);
-            if let Some(source) = self.partitions.get_mut(&partition) {
-                source.set_held(held, now);
-            }
-        }
     }
 
     fn tell_readiness(&self) {
@@ -636,176 +326,11 @@ impl Reading {
         }
     }
 
-    fn on_batch(&mut self, kind: LaneKind, batch: &RecordBatch) {
-        let now = self.now();
-        let clock = EventTime(self.clock.now_millis());
-        let future = Future::of(&self.job.core.watermark, clock);
-        let mut effects = Vec::new();
-        for run in batch.runs() {
-            let partition = run.partition();
-            if !self.is_current(kind, partition) {
-                continue;
-            }
-            let Some(source) = self.partitions.get_mut(&partition) else { continue };
-            if kind == LaneKind::Main
-                && let Some(end) = self.main.control().known_end(partition)
-            {
-                source.see_end(end);
-            }
-            let mut read = 0;
-            for record in run.records() {
-                read += 1;
-                self.timestamps.see(partition, record.timestamp());
-                let taken = take_record(
-                    source,
-                    kind,
-                    &record,
-                    &mut self.extractor,
-                    self.job.core.shards,
-                    future,
-                    now,
-                    &mut effects,
-                );
-                if !taken {
-                    break;
-                }
-                if let Some(traces) = &mut self.traces {
-                    traces.took(&record, partition, &mut self.extractor, self.job.core.shards, now);
-                }
-            }
-            self.metrics.records(kind, read);
-            self.perform(partition, std::mem::take(&mut effects));
-        }
-    }
-
     /// Lets `call` act on a partition, if it is read here, and does what it says.
     fn with(&mut self, partition: Partition, call: impl FnOnce(&mut SourcePartition) -> Vec<Effect>) {
         if let Some(source) = self.partitions.get_mut(&partition) {
             let effects = call(source);
             self.perform(partition, effects);
-        }
-    }
-
-    fn perform(&mut self, partition: Partition, effects: Vec<Effect>) {
-        let mut slow = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Start(kind, offset) => self.start(kind, partition, offset),
-                Effect::Stop(LaneKind::Main) => self.main.control().stop(partition),
-                Effect::Stop(LaneKind::CatchUp) => {
-                    self.catch_up_waits.remove(&partition);
-                    self.catch_up.unassign(partition);
-                }
-                Effect::HoldCatchUp(holds) => self.hold_catch_up(partition, holds),
-                Effect::ProveEnd => self.prove_end(partition),
-                Effect::Open(connection, opening) => {
-                    if !self.outbox.open(connection, &opening) {
-                        slow.push(connection);
-                    }
-                }
-                Effect::Frame(connection, frame) => self.outbox.frame(connection, frame, self.now()),
-                Effect::Report(report) => self.outbox.report(report),
-            }
-        }
-        for connection in slow {
-            self.drop_worker(connection);
-        }
-        self.look_at_credit();
-    }
-
-    fn start(&mut self, kind: LaneKind, partition: Partition, offset: Offset) {
-        tracing::info!(partition = partition.0, offset = offset.0, ?kind, "reading from here");
-        *self.starting.entry((partition, kind == LaneKind::Main)).or_default() += 1;
-        match kind {
-            LaneKind::Main => {
-                self.main.control().start(partition, offset);
-                if self.paused.get(&partition).is_some_and(|paused| *paused) {
-                    self.main.control().pause(partition);
-                }
-            }
-            LaneKind::CatchUp => {
-                self.catch_up_waits.remove(&partition);
-                self.catch_up.assign(partition, offset);
-            }
-        }
-    }
-
-    fn hold_catch_up(&mut self, partition: Partition, holds: bool) {
-        tracing::debug!(partition = partition.0, holds, "alignment of what catches up");
-        let control = self.catch_up.control();
-        if holds {
-            self.catch_up_waits.insert(partition);
-            control.pause(partition);
-        } else {
-            self.catch_up_waits.remove(&partition);
-            control.resume(partition);
-        }
-    }
-
-    fn prove_end(&self, partition: Partition) {
-        let (control, events) = (self.main.control().clone(), self.to_self.clone());
-        tidegate_runtime::task::spawn("prove-end", async move {
-            let ends = match control.end_of(partition).await {
-                Ok(ends) => Some(ends),
-                Err(error) => {
-                    tracing::debug!(partition = partition.0, %error, "the broker does not say where the partition ends");
-                    None
-                }
-            };
-            let _ = events.send(Event::End { partition, ends }).await;
-        });
-    }
-
-    fn drop_worker(&mut self, connection: WorkerRef) {
-        if !self.outbox.worker_down(connection) {
-            return;
-        }
-        self.stop_feeding(connection);
-    }
-
-    fn stop_feeding(&mut self, connection: WorkerRef) {
-        let now = self.now();
-        for partition in self.read_here() {
-            self.with(partition, |source| source.worker_gone(connection, now));
-        }
-        self.look_at_credit();
-    }
-
-    /// A lane waits while a worker that it feeds has no credit: the poll thread keeps the group membership meanwhile.
-    fn look_at_credit(&mut self) {
-        let held = self.outbox.held(|| Feeding::of(self.partitions.values()));
-        if held.main != self.held.main {
-            self.held = held;
-            let now = self.now();
-            for partition in self.read_here() {
-                let held = self.is_held(partition);
-                if let Some(source) = self.partitions.get_mut(&partition) {
-                    source.set_held(held, now);
-                }
-            }
-        }
-        self.held = held;
-    }
-
-    /// A worker that is connected and slow must not hold up the others: it is parked, and catches up when it can.
-    fn look_after_slow_workers(&mut self) {
-        let now = self.now();
-        for step in self.outbox.look(now, || Feeding::of(self.partitions.values())) {
-            match step {
-                Step::Park(connection) => {
-                    let worker = self.outbox.name(connection);
-                    tracing::warn!(worker, "a worker has no credit left, reading goes on without it");
-                    self.metrics.demoted();
-                    self.stop_feeding(connection);
-                }
-                Step::Ask(connection) => {
-                    let worker = self.outbox.name(connection);
-                    tracing::info!(worker, "a worker that had no credit takes frames again");
-                    if !self.outbox.ask(connection, &self.read_here()) {
-                        self.drop_worker(connection);
-                    }
-                }
-            }
         }
     }
 
@@ -849,68 +374,5 @@ impl Reading {
             self.metrics.timestamps(partition, counts);
         }
         self.outbox.stats(self.metrics.total(), self.metrics.total_skipped(), self.timestamps.all());
-    }
-}
-
-/// One record's way from the log into a lane; false when the lane has ended.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the record path takes its context apart once a batch, not once a record"
-)]
-fn take_record(
-    source: &mut SourcePartition,
-    kind: LaneKind,
-    record: &Record<'_>,
-    extractor: &mut Extractor,
-    shards: u32,
-    future: Future,
-    now: Tick,
-    effects: &mut Vec<Effect>,
-) -> bool {
-    let offset = record.offset();
-    let rejected = match extractor.extract(record) {
-        Ok(extracted) => {
-            source.arrives(kind, future.clock(), extracted.time);
-            let (time, believed) = match future.judge(extracted.time) {
-                Judgement::Believed => (extracted.time, true),
-                Judgement::Clamped(time) => (time, false),
-                Judgement::Rejected { beyond } => {
-                    let rejected = RejectedRecord {
-                        reason: Reason::Future,
-                        detail: format!("{} ms beyond max_future_skew", beyond.millis()),
-                        event_time: Some(extracted.time),
-                        payload: payload_of(record),
-                    };
-                    return source.reject(kind, offset, rejected, now, effects);
-                }
-            };
-            let row = Row {
-                offset,
-                time,
-                believed,
-                key: extracted.key,
-                shard: Shard::of(extracted.key, shards),
-                values: extracted.columns,
-                text: extracted.text,
-            };
-            return source.row(kind, &row, now, || payload_of(record), effects);
-        }
-        Err(Reject { reason, detail, event_time }) => {
-            RejectedRecord { reason, detail, event_time, payload: payload_of(record) }
-        }
-    };
-    source.reject(kind, offset, rejected, now, effects)
-}
-
-fn payload_of(record: &Record<'_>) -> Payload {
-    let timestamp = match record.timestamp() {
-        Timestamp::CreateTime(time) | Timestamp::LogAppendTime(time) => Some(time.millis()),
-        Timestamp::NotAvailable => None,
-    };
-    Payload {
-        key: record.key().map(<[u8]>::to_vec),
-        value: record.value().map(<[u8]>::to_vec),
-        headers: record.headers().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
-        timestamp,
     }
 }
