@@ -184,6 +184,8 @@ impl Running {
         loop {
             match self.glance().await {
                 Err(status) if status.message().contains("on standby") => return Ok(status),
+                // It serves no more.
+                Err(status) if status.code() == Code::Internal => return Err(status.into()),
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }

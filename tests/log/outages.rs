@@ -6,7 +6,7 @@ use anyhow::Result;
 use tidegate_core::time::Offset;
 use tidegate_devbroker::{ApiKey, Fault};
 use tidegate_kafka::{
-    Error, GroupReader, Outcome, PartitionReader, ReaderEvent, ReaderOptions, TransactionOptions,
+    Admin, Error, GroupReader, Outcome, PartitionReader, ReaderEvent, ReaderOptions, TransactionOptions,
     TransactionalProducer, drain,
 };
 use tidegate_tests::clients::{PATIENCE, unique};
@@ -157,6 +157,24 @@ fn a_reader_goes_on_over_lost_answers() -> Result<()> {
         let seen = read_until(&mut reader, P0, 3000).await?;
         assert_eq!(seen.offsets, (0..3000).collect::<Vec<_>>());
         assert_eq!(broker.faults().fired(ApiKey::Fetch), 4);
+        Ok(())
+    })
+}
+
+/// librdkafka gives no error of it, but offsets that are none.
+#[test]
+fn the_ends_of_a_topic_are_asked_for_again_where_the_connection_ends_before_the_answer() -> Result<()> {
+    let broker = DevKafka::start()?;
+    run(async {
+        let topic = topic(broker.bootstrap(), "ends", 2).await?;
+        produce(broker.bootstrap(), &topic, P0, (0..7).map(|number| number.to_string()))?;
+        let admin = Admin::open(&config(broker.bootstrap()))?;
+        for fault in [Fault::Disconnect, Fault::DropResponseAfterApply] {
+            broker.faults().once(ApiKey::ListOffsets, fault);
+            let ends: Vec<_> = admin.ends(&topic).await?.iter().map(|end| end.high_watermark).collect();
+            assert_eq!(ends, [Offset(7), Offset(0)], "{fault:?}");
+        }
+        assert_eq!(broker.faults().fired(ApiKey::ListOffsets), 2);
         Ok(())
     })
 }

@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Offset as RawOffset, TopicPartitionList};
 use rdkafka_sys as sys;
 use tidegate_core::time::{EventTime, Offset, Partition};
 
-use crate::client::{LastComplaint, partition_count, raw_partition};
+use crate::client::{Deadline, LastComplaint, partition_count, raw_partition};
 use crate::error::{Error, Result};
 
 /// Which offset of a partition.
@@ -86,6 +86,27 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
     marks: [Mark; N],
     timeout: Duration,
 ) -> Result<Vec<[Offset; N]>> {
+    let deadline = Deadline::after(timeout);
+    loop {
+        if let Some(found) = ask_offsets(client, topic, partitions, marks, deadline.left())? {
+            return Ok(found);
+        }
+        if deadline.has_passed() {
+            let what = format!("read the offsets of topic `{topic}`");
+            return Err(Error::code(what, RDKafkaErrorCode::BrokerTransportFailure));
+        }
+    }
+}
+
+/// One round of [`list_offsets`]; `None` where a broker's connection ended before it answered for its partitions: librdkafka gives
+/// an answer without an error then, in which they have no offset (`rd_kafka_ListOffsets_response_merge`).
+fn ask_offsets<C: ClientContext, const N: usize>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: &[Partition],
+    marks: [Mark; N],
+    timeout: Duration,
+) -> Result<Option<Vec<[Offset; N]>>> {
     let what = format!("read the offsets of topic `{topic}`");
     let mut requests = Vec::with_capacity(N);
     for mark in marks {
@@ -130,6 +151,9 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
                 .map(|info| unsafe { &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info) })
                 .find(|element| element.partition == raw_partition(*partition));
             let code = element.map_or(RDKafkaErrorCode::UnknownPartition, |element| element.err.into());
+            if element.is_some_and(|element| is_unanswered(code, element.offset)) {
+                return Ok(None);
+            }
             let offset = match (code, element.map(|element| u64::try_from(element.offset))) {
                 (RDKafkaErrorCode::NoError, Some(Ok(offset))) => Offset(offset),
                 (RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition, _) => {
@@ -144,7 +168,12 @@ pub(crate) fn list_offsets<C: ClientContext, const N: usize>(
             }
         }
     }
-    Ok(found)
+    Ok(Some(found))
+}
+
+/// Whether a partition's result is what librdkafka began with. An answered one may have no offset either: -1, of no record so late.
+fn is_unanswered(code: RDKafkaErrorCode, offset: i64) -> bool {
+    code == RDKafkaErrorCode::NoError && offset == i64::from(sys::RD_KAFKA_OFFSET_INVALID)
 }
 
 /// What it means that some of the partitions have no leader: one is not there, or the cluster is electing.
