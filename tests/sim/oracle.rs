@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_core::{
     aggregate::Value,
     job::{AggregateFn, AggregateSpec, JobSpec, OperatorSpec, Ranks, SessionSpec, WindowSpec},
-    time::EventTime,
+    time::{EventTime, Span},
 };
 
 use crate::topic::Record;
@@ -156,4 +156,13 @@ pub fn same(job: &JobSpec, got: &[Value], expected: &[Value]) -> bool {
             }
             (got, expected) => got == expected,
         })
+}
+
+#[test]
+fn the_oracle_is_right_by_hand() {
+    let spec = WindowSpec { size: Span(20), step: Span(10), offset: Span(3), zone: None };
+    let ends = |time| window_ends(&spec, time);
+    assert_eq!(ends(0), [EventTime(3), EventTime(13)], "[-17, 3) and [-7, 13)");
+    assert_eq!(ends(3), [EventTime(13), EventTime(23)], "half-open");
+    assert_eq!(ends(-8), [EventTime(-7), EventTime(3)], "negative times");
 }

@@ -170,3 +170,14 @@ fn show(seed: u64, outcome: &Outcome) {
     );
     println!("  replay: SEED={seed} cargo test -p tidegate-tests --test sim every_seed -- --nocapture");
 }
+
+#[test]
+fn a_seed_replays_exactly() {
+    let run = |seed| {
+        let outcome = run_seed(seed, None, true);
+        (outcome.events, outcome.census, outcome.shown)
+    };
+    for seed in [3, 77, 1_234] {
+        assert_eq!(run(seed), run(seed));
+    }
+}
