@@ -1,8 +1,18 @@
 //! What the reader of a partition does, call by call.
 
+mod align;
+mod idleness;
+
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::job::{OperatorSpec, WatermarkSpec};
-use crate::time::Span;
+use crate::{
+    announcement::Term,
+    dead_letter::Payload,
+    job::{OperatorSpec, WatermarkSpec},
+    lane::{RejectedRecord, Row},
+    time::EventTime,
+};
 
 const A: WorkerRef = WorkerRef(1);
 const B: WorkerRef = WorkerRef(2);
@@ -270,84 +280,6 @@ fn without_any_session_reading_stops_and_starts_again_where_the_shards_are() {
     assert_eq!(starts(&source.wants(B, &[want(0, 0, None)], Tick(3))), [(LaneKind::Main, 0)]);
 }
 
-/// A source with one live session, read up to offset 5, and the time from which it can be idle.
-fn at_its_end() -> SourcePartition {
-    let mut source = source(1);
-    source.wants(A, &[want(0, 0, None)], Tick(0));
-    read(&mut source, LaneKind::Main, 0, 4, 100);
-    source
-}
-
-#[test]
-fn idle_is_proven_by_an_end_asked_for_after_the_timeout() {
-    let mut source = at_its_end();
-    assert!(!source.tick(Tick(1_004)).contains(&Effect::ProveEnd));
-    assert!(source.tick(Tick(1_005)).contains(&Effect::ProveEnd));
-    source.end_proven(Offset(6), Offset(6), Tick(1_010));
-    assert_eq!(source.state(), PartitionState::Active, "a record is on its way");
-    source.tick(Tick(2_005));
-    source.end_proven(Offset(5), Offset(6), Tick(2_010));
-    assert_eq!(source.state(), PartitionState::Lagging, "an open transaction");
-    source.tick(Tick(3_005));
-    source.end_proven(Offset(5), Offset(5), Tick(3_010));
-    let idle = report(&source.tick(Tick(3_011))).unwrap();
-    assert_eq!((idle.state, idle.position, idle.lag), (PartitionState::Idle, Offset(5), 0));
-    read(&mut source, LaneKind::Main, 0, 5, 101);
-    assert_eq!(source.state(), PartitionState::Active);
-}
-
-#[test]
-fn the_lag_is_what_fetches_have_shown_and_not_only_what_was_proven() {
-    let mut source = at_its_end();
-    assert_eq!(report(&source.tick(Tick(6))).unwrap().lag, 0, "nothing was shown");
-    source.see_end(Offset(9));
-    source.see_end(Offset(7));
-    assert_eq!(report(&source.tick(Tick(7))).unwrap().lag, 4, "offsets 5 to 8");
-    read(&mut source, LaneKind::Main, 0, 8, 101);
-    assert_eq!(report(&source.tick(Tick(8))).unwrap().lag, 0);
-}
-
-#[test]
-fn an_answer_that_was_asked_for_before_the_last_record_proves_nothing() {
-    let mut source = at_its_end();
-    assert!(source.tick(Tick(1_005)).contains(&Effect::ProveEnd));
-    let mut effects = Vec::new();
-    source.row(LaneKind::Main, &row(0, 5, 101), Tick(1_006), Payload::default, &mut effects);
-    source.end_proven(Offset(6), Offset(6), Tick(2_500));
-    assert_eq!(source.state(), PartitionState::Active);
-    source.end_proven(Offset(6), Offset(6), Tick(2_501));
-    assert_eq!(source.state(), PartitionState::Active, "nor does one that was not asked for");
-}
-
-#[test]
-fn a_held_partition_is_blocked_and_its_timer_starts_anew() {
-    let mut source = at_its_end();
-    source.tick(Tick(1_005));
-    source.set_held(true, Tick(1_006));
-    source.end_proven(Offset(5), Offset(5), Tick(1_007));
-    assert_eq!(source.state(), PartitionState::Blocked, "not read is not idle");
-    source.set_held(false, Tick(5_000));
-    assert_eq!(source.state(), PartitionState::Active);
-    assert!(!source.tick(Tick(5_999)).contains(&Effect::ProveEnd));
-    assert!(source.tick(Tick(6_000)).contains(&Effect::ProveEnd));
-}
-
-#[test]
-fn a_raise_is_for_an_idle_partition_at_its_position_and_goes_behind_its_records() {
-    let mut source = at_its_end();
-    source.tick(Tick(1_005));
-    source.raise(Offset(5), EventTime(500));
-    source.end_proven(Offset(5), Offset(5), Tick(1_006));
-    source.raise(Offset(4), EventTime(500));
-    let before = source.tick(Tick(1_007));
-    assert_eq!(report(&before).and_then(|report| report.watermark), Some(EventTime(90)), "void elsewhere");
-    source.raise(Offset(5), EventTime(500));
-    let raised = source.tick(Tick(1_008));
-    assert_eq!(spans(&raised), [(A, 5, 5, 0)]);
-    assert_eq!(frames(&raised)[0].1.watermark, Some(EventTime(500)));
-    assert_eq!(report(&raised).and_then(|report| report.watermark), Some(EventTime(500)));
-}
-
 /// The rows of shard 0 that brought their payload, by offset delta.
 fn with_payload(effects: &[Effect]) -> Vec<u32> {
     let rows = frames(effects).into_iter().flat_map(|(_, frame)| &frame.rows);
@@ -429,78 +361,6 @@ fn the_group_offset_is_the_least_of_all_shards() {
     source.committed(Shard(1), Offset(4));
     source.committed(Shard(1), Offset(3));
     assert_eq!(source.group_offset(), Some(Offset(4)));
-}
-
-/// Shards 0 and 1 catch up from 2 on, up to the main lane at 9 that feeds shard 2; they are at 100, and may be 50 behind.
-fn catching_up() -> SourcePartition {
-    let timing = Timing { max_drift: Some(Span(50)), ..Timing::default() };
-    let mut source = SourcePartition::new(job(3), P, ReaderEpoch(1), timing, Tick(0));
-    let behind = |shard| Want { watermark: Some(EventTime(100)), ..want(shard, 2, Some(100)) };
-    source.wants(A, &[behind(0), behind(1), want(2, 9, Some(100))], Tick(0));
-    assert_eq!(source.main().map(Lane::position), Some(Offset(9)));
-    source
-}
-
-fn holds(source: &mut SourcePartition) -> Option<bool> {
-    source.tick(Tick(6)).iter().find_map(|effect| match effect {
-        Effect::HoldCatchUp(holds) => Some(*holds),
-        _ => None,
-    })
-}
-
-#[test]
-fn what_catches_up_waits_until_the_last_of_its_shards_has_come_near() {
-    let mut source = catching_up();
-    read(&mut source, LaneKind::Main, 2, 9, 500);
-    read(&mut source, LaneKind::CatchUp, 0, 2, 160);
-    assert_eq!(holds(&mut source), None, "at the bound");
-    read(&mut source, LaneKind::CatchUp, 0, 3, 161);
-    assert_eq!(holds(&mut source), Some(true));
-    source.reached(Shard(0), Some(EventTime(150)));
-    assert_eq!(holds(&mut source), None, "shard 1 is still where it was");
-    source.reached(Shard(1), Some(EventTime(114)));
-    assert_eq!(holds(&mut source), None, "a reading at the bound would flap");
-    source.reached(Shard(1), Some(EventTime(115)));
-    assert_eq!(holds(&mut source), Some(false));
-}
-
-#[test]
-fn what_catches_up_waits_for_no_shard_that_is_gone_or_has_no_watermark() {
-    let mut source = catching_up();
-    read(&mut source, LaneKind::Main, 2, 9, 500);
-    read(&mut source, LaneKind::CatchUp, 0, 2, 300);
-    assert_eq!(holds(&mut source), Some(true));
-    let effects = source.worker_gone(A, Tick(7));
-    assert!(effects.contains(&Effect::Stop(LaneKind::CatchUp)), "{effects:?}");
-    assert_eq!(holds(&mut source), None);
-    source.wants(B, &[want(2, 10, None)], Tick(8));
-    source.wants(B, &[want(0, 3, None)], Tick(4_000));
-    read(&mut source, LaneKind::Main, 2, 10, 500);
-    read(&mut source, LaneKind::CatchUp, 0, 3, 300);
-    assert_eq!(holds(&mut source), None, "the shard's watermark is not known");
-    source.reached(Shard(0), Some(EventTime(100)));
-    assert_eq!(holds(&mut source), Some(true));
-}
-
-#[test]
-fn what_catches_up_is_no_further_than_the_main_lane_that_the_watermark_may_wait_for() {
-    let mut source = catching_up();
-    read(&mut source, LaneKind::CatchUp, 0, 2, 300);
-    assert_eq!(holds(&mut source), None, "the main lane is at 100");
-    read(&mut source, LaneKind::Main, 2, 9, 500);
-    assert_eq!(holds(&mut source), Some(true));
-}
-
-#[test]
-fn a_catch_up_that_starts_again_waits_anew() {
-    let mut source = catching_up();
-    read(&mut source, LaneKind::Main, 2, 9, 500);
-    read(&mut source, LaneKind::CatchUp, 0, 2, 300);
-    assert_eq!(holds(&mut source), Some(true));
-    let behind = Want { watermark: Some(EventTime(100)), ..want(1, 1, Some(90)) };
-    assert_eq!(starts(&source.wants(B, &[behind], Tick(7))), [(LaneKind::CatchUp, 1)]);
-    read(&mut source, LaneKind::CatchUp, 0, 1, 300);
-    assert_eq!(holds(&mut source), Some(true), "its reader was started, and does not wait by itself");
 }
 
 #[test]

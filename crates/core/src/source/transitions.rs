@@ -1,8 +1,13 @@
 //! Every sequence of five events of one reader, against a table: idleness is proven, never guessed.
 
 use super::*;
-use crate::job::{OperatorSpec, WatermarkSpec};
-use crate::time::Span;
+use crate::{
+    announcement::Term,
+    dead_letter::Payload,
+    job::{OperatorSpec, WatermarkSpec},
+    lane::Row,
+    time::EventTime,
+};
 
 const WORKER: WorkerRef = WorkerRef(1);
 const TIMEOUT: u64 = 1_000;
