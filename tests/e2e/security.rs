@@ -6,9 +6,12 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use tempfile::TempDir;
+use tidegate_kafka::{Access, Error, TransactionOptions, TransactionalProducer};
 use tidegate_tests::{ApacheKafka, Authority, IdentityProvider, Pem, Secured};
 
 use crate::dev::{Run, job_file, program, signal_to};
@@ -84,9 +87,25 @@ impl Fortress {
         .to_vec()
     }
 
+    /// A producer with these flags.
+    fn producer(flags: &[String]) -> TransactionalProducer {
+        let flags = Flags::try_parse_from(["client"].into_iter().chain(flags.iter().map(String::as_str)));
+        let Flags { kafka, access } = flags.unwrap();
+        let config = access.config(&kafka, "client").unwrap();
+        TransactionalProducer::open(&config, "client", TransactionOptions::default()).unwrap()
+    }
+
     fn job(&self) -> String {
         job_file(self.folder.path(), "clicks.yaml").display().to_string()
     }
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[arg(long)]
+    kafka: String,
+    #[command(flatten)]
+    access: Access,
 }
 
 fn run(binary: &str, arguments: &[&str], flags: &[String]) -> Output {
@@ -239,6 +258,32 @@ fn a_job_runs_on_tokens_that_run_out_and_are_renewed_and_nothing_shows_secret_or
             !all.contains(secret) && !lines.contains(secret),
             "a log or a file of the run shows a {what}"
         );
+    }
+}
+
+#[test]
+fn a_refused_token_is_a_refusal_only_where_a_new_one_is_refused_too() {
+    let Some(fortress) = Fortress::start("the test of a token that brokers refuse") else { return };
+    const LIFETIME: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(3);
+    fortress.tokens.set_lifetime(LIFETIME);
+    fortress.tokens.set_issuer("https://elsewhere.example");
+    let flags = fortress.token_flags(&fortress.tokens.endpoint(), SECRET);
+    let refused = Fortress::producer(&flags).init(PATIENCE).unwrap_err();
+    assert!(matches!(refused, Error::Denied { .. }) && !refused.is_retriable(), "{refused:?}");
+
+    let (given, begun) = (fortress.tokens.given(), Instant::now());
+    let mut producer = Fortress::producer(&flags);
+    while fortress.tokens.given() == given {
+        assert!(begun.elapsed() < NO_HANG, "no token was asked for");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // The producer has a token of the wrong issuer, and whoever asks for one now gets a right one.
+    fortress.tokens.set_issuer(IdentityProvider::ISSUER);
+    let passing = producer.init(PATIENCE).unwrap_err();
+    assert!(matches!(passing, Error::Unreachable { .. }) && passing.is_retriable(), "{passing:?}");
+    while let Err(error) = producer.init(PATIENCE) {
+        assert!(error.is_retriable() && begun.elapsed() < NO_HANG, "{error:?}");
     }
 }
 

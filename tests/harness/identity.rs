@@ -33,6 +33,7 @@ pub struct IdentityProvider {
 #[derive(Debug)]
 struct State {
     client: (String, String),
+    issuer: String,
     lifetime: Duration,
     /// Connections are closed without an answer.
     down: bool,
@@ -43,7 +44,7 @@ struct State {
 }
 
 impl IdentityProvider {
-    /// Who has given a token.
+    /// Who has given a token that brokers take.
     pub const ISSUER: &str = "https://login.example";
     /// For whom it is.
     pub const AUDIENCE: &str = "kafka";
@@ -71,6 +72,7 @@ impl IdentityProvider {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let state = State {
             client: (id.to_owned(), secret.to_owned()),
+            issuer: Self::ISSUER.to_owned(),
             lifetime: Duration::from_secs(60),
             down: false,
             answer: None,
@@ -103,6 +105,11 @@ impl IdentityProvider {
     /// For how long the tokens are good that are given from now on.
     pub fn set_lifetime(&self, lifetime: Duration) {
         self.state().lifetime = lifetime;
+    }
+
+    /// Who has given the tokens from now on, as they say.
+    pub fn set_issuer(&self, issuer: &str) {
+        self.state().issuer = issuer.to_owned();
     }
 
     /// From now on it closes connections without an answer, or not.
@@ -194,7 +201,7 @@ fn answer(
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let until = now + state.lifetime.as_secs();
     let claims = json!({
-        "iss": IdentityProvider::ISSUER, "aud": IdentityProvider::AUDIENCE, "sub": id, "iat": now, "exp": until,
+        "iss": state.issuer, "aud": IdentityProvider::AUDIENCE, "sub": id, "iat": now, "exp": until,
     });
     let token = sign(key, &claims)?;
     Ok((200, json!({"access_token": token, "token_type": "Bearer"}).to_string()))

@@ -15,7 +15,9 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset as RawOffset, TopicPartitionList};
 use tidegate_core::time::{Offset, Partition};
 
-use crate::client::{Deadline, LastComplaint, LogContext, partition_count, raw_offset, raw_partition};
+use crate::client::{
+    Deadline, LogContext, is_connection, is_denial, partition_count, raw_offset, raw_partition,
+};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::requests::{Mark, list_offsets, topic_id};
@@ -269,11 +271,7 @@ impl Admin {
     }
 
     fn partition_count(&self, topic: &str) -> Result<u32> {
-        let unknown = LastComplaint::default();
-        match partition_count(self.client.inner(), &self.config.brokers, &unknown, topic, TIMEOUT) {
-            Err(Error::Unreachable { reason, .. }) => Err(why_unreachable(&self.config, reason)),
-            other => other,
-        }
+        partition_count(self.client.inner(), topic, TIMEOUT).map_err(|error| explained(&self.config, error))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -285,6 +283,19 @@ impl Admin {
             Ok(done) => done,
             Err(_) => Err(Error::code("run an admin request", RDKafkaErrorCode::Fail)),
         }
+    }
+}
+
+/// The error, or the reason for it where it only says that the client did not come through to a broker.
+///
+/// What the client itself has complained of is no reason: a token that had run out is refused as a wrong one is, and the next one
+/// may be taken. A new client shows a new token.
+pub(crate) fn explained(config: &KafkaConfig, error: Error) -> Error {
+    match error {
+        Error::Client { reason, code, .. } if is_connection(code) || is_denial(code) => {
+            why_unreachable(config, reason)
+        }
+        other => other,
     }
 }
 

@@ -10,7 +10,8 @@ use rdkafka::message::{Message, Timestamp};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContext};
 use tidegate_core::time::Partition;
 
-use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log, unreachable_or};
+use crate::admin::explained;
+use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 
@@ -105,7 +106,7 @@ pub fn append_times(
             client.send(record).map_err(|(error, _)| Error::client(&what, &error))?;
             let appended = await_delivery(&client, &context, patience)
                 .ok_or_else(|| Error::TimedOut { what: what.clone(), waited: patience })?
-                .map_err(|error| unreachable_or(&config.brokers, &context.complaint, what.clone(), &error))?;
+                .map_err(|error| explained(config, Error::client(&what, &error)))?;
             let answered_ms = now_ms();
             let Some(appended_ms) = appended else {
                 return Err(Error::TopicConfig {

@@ -119,7 +119,7 @@ pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &s
 }
 
 /// Whether the error says that brokers cannot be reached.
-const fn is_connection(code: RDKafkaErrorCode) -> bool {
+pub(crate) const fn is_connection(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
@@ -128,7 +128,7 @@ const fn is_connection(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Whether the error says that a broker does not let us in, or we do not trust it.
-const fn is_denial(code: RDKafkaErrorCode) -> bool {
+pub(crate) const fn is_denial(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
 }
 
@@ -143,14 +143,12 @@ fn say_outage(error: &str, reason: &str) {
 /// The number of partitions of `topic`.
 pub(crate) fn partition_count<C: ClientContext>(
     client: &Client<C>,
-    brokers: &str,
-    complaint: &LastComplaint,
     topic: &str,
     timeout: Duration,
 ) -> Result<u32> {
-    let metadata = client.fetch_metadata(Some(topic), timeout).map_err(|error| {
-        unreachable_or(brokers, complaint, format!("read the metadata of topic `{topic}`"), &error)
-    })?;
+    let what = format!("read the metadata of topic `{topic}`");
+    let metadata =
+        client.fetch_metadata(Some(topic), timeout).map_err(|error| Error::client(&what, &error))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
         return Err(Error::UnknownTopic { topic: topic.to_owned() });
     };
@@ -160,27 +158,12 @@ pub(crate) fn partition_count<C: ClientContext>(
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 Error::UnknownTopic { topic: topic.to_owned() }
             }
-            code => Error::code(format!("read the metadata of topic `{topic}`"), code),
+            code => Error::code(what, code),
         });
     }
     match u32::try_from(found.partitions().len()) {
         Ok(0) | Err(_) => Err(Error::UnknownTopic { topic: topic.to_owned() }),
         Ok(count) => Ok(count),
-    }
-}
-
-/// [`Error::Unreachable`] where that is what the error means.
-pub(crate) fn unreachable_or(
-    brokers: &str,
-    complaint: &LastComplaint,
-    what: String,
-    error: &KafkaError,
-) -> Error {
-    match error.rdkafka_error_code() {
-        Some(code) if is_connection(code) || is_denial(code) => complaint
-            .error(brokers)
-            .unwrap_or_else(|| Error::Unreachable { brokers: brokers.to_owned(), reason: error.to_string() }),
-        _ => Error::client(what, error),
     }
 }
 

@@ -187,6 +187,8 @@ impl Error {
                 Code::BrokerTransportFailure
                     | Code::AllBrokersDown
                     | Code::Resolve
+                    // Whoever was let in and is not any more shows a new token, or is let in again when the brokers' users are back.
+                    | Code::Authentication
                     | Code::OperationTimedOut
                     | Code::MessageTimedOut
                     | Code::TimedOutQueue

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tidegate_core::time::{EventTime, Offset, Partition};
 
-use crate::admin::why_unreachable;
+use crate::admin::{explained, why_unreachable};
 use crate::client::{Deadline, partition_count};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
@@ -69,13 +69,8 @@ impl Scan {
     }
 
     pub(crate) fn partitions(&self) -> Result<Vec<Partition>> {
-        let complaint = self.consumer.complaint();
-        let client = self.consumer.client();
-        let brokers = &self.config.brokers;
-        let count = match partition_count(client, brokers, complaint, self.topic(), REQUEST_TIMEOUT) {
-            Err(Error::Unreachable { reason, .. }) => return Err(why_unreachable(&self.config, reason)),
-            counted => counted?,
-        };
+        let count = partition_count(self.consumer.client(), self.topic(), REQUEST_TIMEOUT)
+            .map_err(|error| explained(&self.config, error))?;
         Ok((0..count).map(Partition).collect())
     }
 
@@ -227,19 +222,15 @@ impl Scan {
         let waiting = |place: &&Place| place.is_open() && place.stretch.end.is_some();
         let place = places.iter().filter(waiting).max_by_key(|place| place.at_end)?;
         let Stretch { partition, end, .. } = place.stretch;
-        Some(match (place.at_end, self.consumer.complaint().error(&self.config.brokers)) {
-            (true, _) => Error::OpenTransaction {
-                topic,
-                partition,
-                position: place.next,
-                high_watermark: end?,
-                waited,
-            },
-            (false, Some(error)) => error,
-            (false, None) => {
-                let what = format!("read topic `{topic}` partition {partition} from offset {}", place.next);
-                Error::TimedOut { what, waited }
-            }
+        if place.at_end {
+            let (position, high_watermark) = (place.next, end?);
+            return Some(Error::OpenTransaction { topic, partition, position, high_watermark, waited });
+        }
+        let what = format!("read topic `{topic}` partition {partition} from offset {}", place.next);
+        let timed_out = Error::TimedOut { what, waited };
+        Some(match self.consumer.complaint().is_none() {
+            true => timed_out,
+            false => why_unreachable(&self.config, timed_out.to_string()),
         })
     }
 }

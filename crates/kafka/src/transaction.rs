@@ -20,7 +20,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use tidegate_core::time::{EventTime, Offset, Partition};
 
 use self::delivery::{Context, Deliveries, Delivery, Failure, failure, is_refusal, refusal};
-use crate::client::{Deadline, raw_partition, unreachable_or};
+use crate::admin::explained;
+use crate::client::{Deadline, raw_partition};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::bell::Bell;
@@ -135,7 +136,7 @@ pub enum Outcome {
 /// The producer of one transactional id. All its calls block: for `spawn_blocking`.
 pub struct TransactionalProducer {
     id: Box<str>,
-    brokers: Box<str>,
+    config: KafkaConfig,
     options: TransactionOptions,
     /// These two before the client in the order of dropping.
     bell: Bell,
@@ -180,9 +181,8 @@ impl TransactionalProducer {
         let client: BaseProducer<Context> =
             settings.create_with_context(context.clone()).map_err(|error| Error::client(what(), &error))?;
         let bell = Bell::of(client.client()).ok_or_else(|| Error::code(what(), RDKafkaErrorCode::Fail))?;
-        let (id, brokers) = (transactional_id.into(), config.brokers.as_str().into());
-        let topics = Topics::default();
-        Ok(Self { id, brokers, options, bell, topics, client, context })
+        let (id, config, topics) = (transactional_id.into(), config.clone(), Topics::default());
+        Ok(Self { id, config, options, bell, topics, client, context })
     }
 
     /// The transactional id.
@@ -211,7 +211,7 @@ impl TransactionalProducer {
                 KafkaError::Transaction(inner) if inner.is_retriable() && !deadline.has_passed() => {}
                 _ => {
                     let what = format!("take over the transactional id `{}`", self.id);
-                    return Err(unreachable_or(&self.brokers, &self.context.complaint, what, &error));
+                    return Err(explained(&self.config, Error::client(what, &error)));
                 }
             }
         }

@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Offset as RawOffset, TopicPartitionList};
 use rdkafka_sys as sys;
 use tidegate_core::time::{EventTime, Offset, Partition};
 
-use crate::client::{Deadline, LastComplaint, partition_count, raw_partition};
+use crate::client::{Deadline, partition_count, raw_partition};
 use crate::error::{Error, Result};
 
 /// Which offset of a partition.
@@ -183,7 +183,7 @@ fn without_leader<C: ClientContext>(
     partitions: &[Partition],
     timeout: Duration,
 ) -> Error {
-    match partition_count(client, "", &LastComplaint::default(), topic, timeout) {
+    match partition_count(client, topic, timeout) {
         Ok(count) => match partitions.iter().find(|partition| partition.0 >= count) {
             Some(partition) => Error::UnknownPartition { topic: topic.to_owned(), partition: *partition },
             None => Error::code(
