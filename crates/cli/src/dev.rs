@@ -11,7 +11,7 @@ use clap::Args;
 use tidegate_core::job::OnQuiet;
 use tidegate_devbroker::DevBroker;
 use tidegate_job::{Job, JobFile};
-use tidegate_kafka::{Access, Admin, KafkaConfig};
+use tidegate_kafka::{Access, Admin, KafkaConfig, PartitionEnds};
 use tidegate_proto::v1;
 use tidegate_runtime::tls;
 use tokio_util::sync::CancellationToken;
@@ -250,8 +250,11 @@ impl Run {
             screen.show(&status)?;
             if self.finite {
                 still = if last.as_ref() == Some(&status) { still + 1 } else { 0 };
-                if self.has_ended(&admin, &status, still).await? {
-                    return Ok(Some(status));
+                // Brokers that are away for a moment hold up the services, and end nothing.
+                match admin.ends(&self.job.source.topic).await {
+                    Ok(ends) if self.has_ended(&ends, &status, still) => return Ok(Some(status)),
+                    Err(error) if !error.is_retriable() => return Err(error.into()),
+                    _ => {}
                 }
             }
             last = Some(status);
@@ -259,10 +262,9 @@ impl Run {
     }
 
     /// Whether everything that can come out has: all read, all covered, all that W closes committed.
-    async fn has_ended(&self, admin: &Admin, status: &v1::JobStatus, still: u32) -> Result<bool> {
-        let ends = admin.ends(&self.job.source.topic).await?;
+    fn has_ended(&self, ends: &[PartitionEnds], status: &v1::JobStatus, still: u32) -> bool {
         let at_end = status.partitions.len() == ends.len()
-            && status.partitions.iter().zip(&ends).all(|(partition, end)| {
+            && status.partitions.iter().zip(ends).all(|(partition, end)| {
                 partition.state == "idle" && partition.position >= end.high_watermark.0
             });
         let watermark = status::watermark(status);
@@ -278,7 +280,7 @@ impl Run {
         let committed = all_shards && totals.shards.iter().all(|shard| shard.watermark_ms == watermark);
         let covered: u64 = totals.shards.iter().map(|shard| shard.applied + shard.dead_lettered).sum();
         let records: u64 = ends.iter().map(|end| end.high_watermark.0.saturating_sub(end.log_start.0)).sum();
-        Ok(at_end && finished && committed && (covered == records || still >= STILL_GLANCES))
+        at_end && finished && committed && (covered == records || still >= STILL_GLANCES)
     }
 
     /// Starts again what a signal killed; an exit by itself is an error, with the end of the log.
