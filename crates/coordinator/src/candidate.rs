@@ -41,8 +41,9 @@ const WAITING: usize = 4096;
 const ERRANDS: usize = 64;
 /// How long to wait for an answer of the cluster before it is called out of reach.
 const REACH: Duration = Duration::from_secs(3);
-/// How soon, and how late, one that was deposed stands again.
-const DEPOSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How soon, and how late, one that was deposed stands again: not before half of the first. The others hear with a heartbeat, one a
+/// second, that its place is free; were it back by then, the group would choose between them by chance.
+const DEPOSED: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(30));
 
 /// A coordinator.
 pub(crate) struct Candidate {
