@@ -63,6 +63,8 @@ pub fn send(producer: &BaseProducer, topic: &str, partition: i32, times: impl In
 
 /// Waits until there are so many results in a topic; gives them by start of window.
 pub fn until_results(bootstrap: &str, topic: &str, partitions: i32, wanted: usize) -> Vec<Value> {
+    // It is made by a service that may be starting.
+    clients::await_partitions(bootstrap, topic, partitions).unwrap();
     for _ in 0..1_200 {
         let mut results = records_of(bootstrap, topic, partitions);
         if results.len() >= wanted {
