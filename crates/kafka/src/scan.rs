@@ -228,9 +228,9 @@ impl Scan {
         }
         let what = format!("read topic `{topic}` partition {partition} from offset {}", place.next);
         let timed_out = Error::TimedOut { what, waited };
-        Some(match self.consumer.complaint().is_none() {
-            true => timed_out,
-            false => why_unreachable(&self.config, timed_out.to_string()),
-        })
+        if self.consumer.complaint().is_none() {
+            return Some(timed_out);
+        }
+        Some(why_unreachable(&self.config, timed_out.to_string()))
     }
 }
