@@ -60,10 +60,10 @@ fn follow(bootstrap: &str) {
     clients::create_topic_named(bootstrap, &source, 1, &[]).unwrap();
     let collector = Collector::start();
     let mut services = Services::new(bootstrap, &job(&name));
-    let traced = ["--otlp", &collector.url, "--otlp-sample", "1", "--log", "info,tidegate_ingest=debug"];
+    let traced = ["--otlp", &collector.url, "--log", "info,tidegate_ingest=debug"];
     services.start("watermark-coordinator");
     services.start_with("ingest", &[&traced[..], &["--trace-tags", "x-env,x-tier"]].concat());
-    services.start_with("window-worker", &traced);
+    services.start_with("window-worker", &[&traced[..], &["--otlp-sample", "1"]].concat());
 
     let producer: BaseProducer = clients::client_config(bootstrap).create().unwrap();
     let send = |user: &str, time: i64, headers: &[(&str, String)]| {

@@ -155,7 +155,7 @@ fn deployment(args: &BenchArgs, folder: &Path, phase: &str, text: &str) -> Resul
         coordinators: vec![services::free_address()?],
         log: args.log.clone(),
         credit_mib: None,
-        more: Vec::new(),
+        otlp: None,
     })
 }
 

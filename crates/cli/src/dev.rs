@@ -56,7 +56,7 @@ pub(crate) struct DevArgs {
     /// Number of coordinators: one leads, the others stand by
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     coordinators: u32,
-    /// MiB of frames that may be under way to one worker before it holds up reading [default: that of ingest]
+    /// MiB of frames that may be under way to one worker before reading waits, or goes on without it [default: that of ingest]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
     credit_mib: Option<u64>,
     /// An existing cluster instead of the embedded broker
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<bool> {
         coordinators: (0..args.coordinators).map(|_| services::free_address()).collect::<Result<_>>()?,
         log: args.log.clone(),
         credit_mib: args.credit_mib,
-        more: Vec::new(),
+        otlp: None,
     };
     let mut run = Run::start(deployment, args.workers, job.clone(), kafka.clone(), finite).await?;
     let last = run.watch().await;

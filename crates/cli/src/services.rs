@@ -36,8 +36,8 @@ pub(crate) struct Deployment {
     pub(crate) log: String,
     /// MiB of frames under way to a worker, if not ingest's own default.
     pub(crate) credit_mib: Option<u64>,
-    /// Flags for all of them besides.
-    pub(crate) more: Vec<String>,
+    /// Where ingests and workers send traces.
+    pub(crate) otlp: Option<String>,
 }
 
 /// A running service.
@@ -72,11 +72,14 @@ impl Deployment {
     pub(crate) fn start_coordinator(&self, name: &str) -> Result<Service> {
         let number = name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0_usize);
         let listen = self.coordinators.get(number).with_context(|| format!("there is no {name}"))?;
-        self.start(name, "watermark-coordinator", &["--listen", &listen.to_string()])
+        self.start(name, "watermark-coordinator", &[format!("--listen={listen}")])
     }
 
-    fn list(&self) -> String {
-        self.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    /// The flags that ingests and workers have in common.
+    fn peers(&self) -> Vec<String> {
+        let coordinators: Vec<_> = self.coordinators.iter().map(ToString::to_string).collect();
+        let otlp = self.otlp.iter().map(|url| format!("--otlp={url}"));
+        otlp.chain([format!("--coordinator={}", coordinators.join(","))]).collect()
     }
 
     /// Starts an ingest.
@@ -84,10 +87,8 @@ impl Deployment {
     /// # Errors
     /// When the process cannot be started.
     pub(crate) fn start_ingest(&self, name: &str) -> Result<Service> {
-        let coordinators = self.list();
         let credit = self.credit_mib.map(|mib| format!("--credit-mib={mib}"));
-        let arguments: Vec<&str> =
-            ["--coordinator", &coordinators].into_iter().chain(credit.as_deref()).collect();
+        let arguments: Vec<_> = self.peers().into_iter().chain(credit).collect();
         self.start(name, "ingest", &arguments)
     }
 
@@ -98,15 +99,12 @@ impl Deployment {
     pub(crate) fn start_worker(&self, name: &str) -> Result<Service> {
         let state = self.folder.join("state").join(name);
         let state = state.to_str().context("the folder's name is not Unicode")?;
-        let coordinator = self.list();
-        self.start(
-            name,
-            "window-worker",
-            &["--coordinator", &coordinator, "--listen", "127.0.0.1:0", "--name", name, "--state", state],
-        )
+        let own = [format!("--name={name}"), format!("--state={state}")];
+        let arguments: Vec<_> = self.peers().into_iter().chain(own).collect();
+        self.start(name, "window-worker", &arguments)
     }
 
-    fn start(&self, name: &str, binary: &str, arguments: &[&str]) -> Result<Service> {
+    fn start(&self, name: &str, binary: &str, arguments: &[String]) -> Result<Service> {
         let path = beside_this_program(binary)?;
         let metrics = free_address()?;
         let log = self.folder.join(format!("{name}.log"));
@@ -119,7 +117,6 @@ impl Deployment {
             .args(["--metrics", &metrics.to_string()])
             .args(self.tls.arguments())
             .args(self.access.arguments())
-            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

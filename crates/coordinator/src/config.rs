@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
-use serde::{Serialize, Serializer};
+use clap::Parser;
+use serde::Serialize;
 use tidegate_core::assignment::AssignmentConfig;
 use tidegate_core::coordinator::WatermarkConfig;
 use tidegate_job::{Job, JobFile};
 use tidegate_kafka::{Access, KafkaConfig};
-use tidegate_runtime::config::{Common, duration};
+use tidegate_runtime::config::{Common, as_text, duration};
 use tidegate_runtime::tls::{self, Tls};
 
 use crate::topics::Durability;
@@ -62,15 +62,6 @@ pub struct Args {
     /// `min.insync.replicas` of the topics that are made here [default: the cluster's]
     #[arg(long, value_name = "COPIES")]
     pub min_insync: Option<u16>,
-}
-
-impl Args {
-    /// The flags of this process; ends it with a message when they are wrong.
-    #[must_use]
-    pub fn of_process() -> Self {
-        let command = Self::command().mut_arg("coordinator", |arg| arg.hide(true));
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-    }
 }
 
 /// A job file, or another file that flags name, that cannot be used.
@@ -178,12 +169,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{}ms", duration.as_millis()))
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -196,9 +185,9 @@ mod tests {
         let args = Args::try_parse_from(["watermark-coordinator", "--job", "j.yaml"]).unwrap();
         let shown = serde_json::to_value(&args).unwrap();
         assert_eq!(shown["report_interval"], "500ms");
-        assert_eq!(shown["worker_return_timeout"], "10000ms");
-        assert_eq!(shown["grace"], "5000ms");
-        assert_eq!(shown["session_timeout"], "6000ms");
+        assert_eq!(shown["worker_return_timeout"], "10s");
+        assert_eq!(shown["grace"], "5s");
+        assert_eq!(shown["session_timeout"], "6s");
         assert_eq!(shown["job"], "j.yaml");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use tidegate_runtime::{metrics, task, telemetry};
 
 use crate::{Args, Config, Gauges, run};
@@ -9,7 +10,7 @@ use crate::{Args, Config, Gauges, run};
 /// Runs the service by the flags of this process, until a signal or a failure.
 #[tokio::main]
 pub async fn main() -> ExitCode {
-    match start(Args::of_process()).await {
+    match start(Args::parse()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("watermark-coordinator: {error}");

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidegate_runtime::telemetry;
+use tidegate_runtime::telemetry::{self, Settings};
 
 use crate::config::Config;
 
@@ -24,7 +24,9 @@ async fn start(config: Config) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let telemetry = telemetry::init(&config.common.telemetry("ingest"))?;
+    // The traces of records go on from those of their producers, who decide which are sent.
+    let otlp = config.peers.otlp.clone();
+    let telemetry = telemetry::init(&Settings { otlp, ..config.common.telemetry("ingest") })?;
     let outcome = crate::run(config).await?;
     drop(telemetry);
     // Calls that block on a broker that does not answer are not waited for.

@@ -53,7 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
     let (events, incoming) = mpsc::channel(EVENTS);
     let ingest = rand::random();
     let hello = v1::IngestHello { fingerprint: job.fingerprint(), ingest };
-    let addresses = config.common.coordinator.iter();
+    let addresses = config.peers.coordinator.iter();
     let coordinators: Vec<_> = addresses
         .map(|address| links::peer("the coordinator", address, tls.clone()))
         .collect::<Result<_, _>>()?;
@@ -97,7 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
             events: (events, incoming),
             metrics: counters,
             traces: config
-                .common
+                .peers
                 .otlp
                 .is_some()
                 .then(|| Traces::new(&job.source.topic, job.group(), config.trace_tags)),

@@ -19,9 +19,6 @@ pub struct Common {
     /// Kafka brokers, separated by commas
     #[arg(long, value_name = "BROKERS", default_value = "127.0.0.1:9092")]
     pub kafka: String,
-    /// Addresses of the watermark coordinators, separated by commas
-    #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
-    pub coordinator: Vec<String>,
     /// Mutual TLS with the other services.
     #[command(flatten)]
     #[serde(flatten)]
@@ -35,12 +32,6 @@ pub struct Common {
     /// What to log, by level and module: `info`, `info,tidegate_ingest=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
-    /// Collector to send traces to by OTLP over gRPC, for example `http://127.0.0.1:4317`
-    #[arg(long, value_name = "URL")]
-    pub otlp: Option<String>,
-    /// Share of the traces that begin here, which are those of commits, that is sent; a record's producer decides on the record's
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
-    pub otlp_sample: f64,
     /// How long to go on after SIGTERM or SIGINT to finish what is in flight
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     #[serde(serialize_with = "as_text")]
@@ -52,17 +43,23 @@ pub struct Common {
 }
 
 impl Common {
-    /// What [`telemetry::init`] needs of these.
+    /// What [`telemetry::init`] needs of these: a log, and no traces.
     #[must_use]
     pub fn telemetry(&self, service: &'static str) -> telemetry::Settings {
-        telemetry::Settings {
-            service,
-            format: self.log_format,
-            filter: self.log.clone(),
-            otlp: self.otlp.clone(),
-            sample: self.otlp_sample,
-        }
+        let filter = self.log.clone();
+        telemetry::Settings { service, format: self.log_format, filter, otlp: None, sample: 0.0 }
     }
+}
+
+/// Flags of ingest and window-worker: where the coordinators are, and where traces go.
+#[derive(Clone, Debug, Serialize, clap::Args)]
+pub struct Peers {
+    /// Addresses of the watermark coordinators, separated by commas
+    #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:7400", value_delimiter = ',')]
+    pub coordinator: Vec<String>,
+    /// Collector to send traces to by OTLP over gRPC, for example `http://127.0.0.1:4317`
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
 }
 
 /// Reads `100ms`, `5s`, `2m`, `1h`: a whole number and its unit.
@@ -86,12 +83,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no duration: write a whole number and ms, s, m or h, such as 5s"))
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// Reads a share: a number from 0 to 1.
+///
+/// # Errors
+/// What is wrong with `text` and what to write.
+pub fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("`{text}` is no share: write a number from 0 to 1, such as 0.01"))
 }
 
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// Shows a duration as [`duration`] reads it.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
     let text =
         if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") };
@@ -144,7 +149,7 @@ mod tests {
     fn the_flags_have_working_defaults_on_loopback() {
         let common = Service::try_parse_from(["service", "--job", "job.yaml"]).unwrap().common;
         assert!(common.metrics.ip().is_loopback());
-        assert_eq!((common.log.as_str(), common.otlp.as_deref()), ("info", None));
+        assert_eq!(common.log, "info");
         let shown = serde_json::to_value(&common).unwrap();
         assert_eq!(shown["drain"], "20s");
         assert_eq!(shown["log_format"], "pretty");

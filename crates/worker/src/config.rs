@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tidegate_kafka::Access;
-use tidegate_runtime::config::Common;
+use tidegate_runtime::config::{Common, Peers, share};
 
 /// Owns shards: applies frames, closes windows, commits results.
 #[derive(clap::Parser, Clone, Debug, Serialize)]
@@ -14,6 +14,13 @@ pub struct Config {
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
+    /// Coordinators and the collector of traces.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub peers: Peers,
+    /// Share of the commits that get a trace, 0 to 1; of records their producers decide
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    pub otlp_sample: f64,
     /// How to get into the cluster.
     #[command(flatten)]
     #[serde(flatten)]

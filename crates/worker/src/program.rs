@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidegate_runtime::telemetry;
+use tidegate_runtime::telemetry::{self, Settings};
 
 use crate::config::Config;
 
@@ -24,7 +24,8 @@ async fn start(config: Config) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let telemetry = telemetry::init(&config.common.telemetry("window-worker"))?;
+    let (otlp, sample) = (config.peers.otlp.clone(), config.otlp_sample);
+    let telemetry = telemetry::init(&Settings { otlp, sample, ..config.common.telemetry("window-worker") })?;
     let outcome = crate::run(config).await?;
     drop(telemetry);
     // Calls that block on a broker that does not answer are not waited for.

@@ -56,7 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<Outcome> {
         state: config.state_directory(&job.name),
         kafka: config.access.config(&config.common.kafka, format!("tidegate-{}", config.name))?,
         tls: config.common.tls.load()?,
-        coordinators: config.common.coordinator,
+        coordinators: config.peers.coordinator,
         listen: config.listen,
         advertise: config.advertise,
         name: config.name,

@@ -113,16 +113,16 @@ async fn round(
     seen: &Arc<AtomicU64>,
 ) -> Result<(Cpu, Cpu)> {
     let (url, collector) = collect(seen).await?;
-    let more = match what {
-        Compared::Traces => vec!["--otlp".to_owned(), url],
-        Compared::Metrics | Compared::Nothing => Vec::new(),
+    let otlp = match what {
+        Compared::Traces => Some(url),
+        Compared::Metrics | Compared::Nothing => None,
     };
     let (mut with, mut without) = if round % 2 == 1 {
-        let with = start(args, kafka, folder, &format!("with-{round}"), more).await?;
-        (with, start(args, kafka, folder, &format!("without-{round}"), Vec::new()).await?)
+        let with = start(args, kafka, folder, &format!("with-{round}"), otlp).await?;
+        (with, start(args, kafka, folder, &format!("without-{round}"), None).await?)
     } else {
-        let without = start(args, kafka, folder, &format!("without-{round}"), Vec::new()).await?;
-        (start(args, kafka, folder, &format!("with-{round}"), more).await?, without)
+        let without = start(args, kafka, folder, &format!("without-{round}"), None).await?;
+        (start(args, kafka, folder, &format!("with-{round}"), otlp).await?, without)
     };
     for side in [&mut with, &mut without] {
         while side.services.glance().await?.is_none_or(|s| s.owners.len() < side.job.core.shards as usize) {
@@ -163,12 +163,12 @@ async fn start(
     kafka: &KafkaConfig,
     folder: &Path,
     name: &str,
-    more: Vec<String>,
+    otlp: Option<String>,
 ) -> Result<Side> {
     let (job, text) = job_of(args, name)?;
     topics::ensure_source(kafka, &job).await?;
     let mut deployment = deployment(args, folder, name, &text)?;
-    deployment.more = more;
+    deployment.otlp = otlp;
     let services = Running::start(&deployment, args.workers, None)?;
     let before = services.cpu()?;
     Ok(Side { job, services, before })
