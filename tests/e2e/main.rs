@@ -19,6 +19,7 @@ mod flights;
 mod formats;
 mod hostile;
 mod local_days;
+mod manual;
 mod monitoring;
 mod poisoned;
 mod profile;
