@@ -17,7 +17,7 @@ use rdkafka::{
 use tidegate_devbroker::{ApiKey, Fault};
 use tidegate_tests::{DevKafka, clients};
 
-use crate::{dev::signal_to, services::Services};
+use crate::{dev::signal_to, job, services::Services};
 
 const WINDOW_MS: i64 = 1_000;
 /// With nothing new covered for so long, it does not go on by itself.
@@ -38,22 +38,15 @@ const INGEST_MIB: u64 = BASE_MIB + READER_MIB + FORMS * CREDIT_MIB;
 const WORKER_MIB: u64 = BASE_MIB + STATE_MIB + FORMS * CREDIT_MIB;
 
 fn job(name: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 1s, on_quiet: finish }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 1s, on_quiet: finish }}
 window: {{ tumbling: {{ size: 1s }} }}
 aggregates:
   - {{ name: n, fn: count }}
   - {{ name: most, fn: max, field: /ts }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: 4, memory: {STATE_MIB}MiB }}
-"
-    )
+state: {{ shards: 4, memory: {STATE_MIB}MiB }}"
+    );
+    job::text(name, &sections)
 }
 
 /// A job whose source holds records before its services start.

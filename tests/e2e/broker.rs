@@ -14,33 +14,23 @@ use tidegate_tests::{
     clients::{self, Isolation},
 };
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 pub const WINDOW_MS: i64 = 1_000;
 
 fn job(name: &str, window: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: finish }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: finish }}
 window: {{ tumbling: {{ size: {window} }} }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: 4 }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: 4 }}"
+    );
+    job::text(name, &sections)
 }
 
 /// A job with its source on the broker, and its services, not started.
 pub fn services(bootstrap: &str, stem: &str, partitions: i32) -> (Services, String) {
-    let name = clients::unique(stem);
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, partitions, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, stem, partitions);
     (Services::new(bootstrap, &job(&name, "1s")), topic)
 }
 

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidegate_tests::clients;
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 const PARTITIONS: i32 = 4;
 const RECORDS: i64 = 80_000;
@@ -19,21 +19,13 @@ const SPAN_MS: i64 = 8 * HOUR_MS;
 const PADDING: usize = 1_500;
 
 fn job(name: &str, topic: &str, max_drift: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {topic}
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 1s, idle_timeout: 2s, on_quiet: finish{max_drift} }}
+    let sections = format!(
+        "watermark: {{ delay: 1s, idle_timeout: 2s, on_quiet: finish{max_drift} }}
 window: {{ tumbling: {{ size: {WINDOW_MS}ms }} }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: 4 }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: 4 }}"
+    );
+    job::text_over(topic, name, &sections)
 }
 
 fn send_backlog(bootstrap: &str, topic: &str) {

@@ -11,28 +11,21 @@ use tidegate_tests::{
 
 use crate::{
     broker::{plain, send},
+    job,
     services::Services,
 };
 
 const SHARDS: i32 = 4;
 
 fn job(name: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
 window: {{ tumbling: {{ size: 1s }} }}
 early: {{ every: 100ms }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: {SHARDS} }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: {SHARDS} }}"
+    );
+    job::text(name, &sections)
 }
 
 /// What has come out so far: of each partition, in order.
@@ -63,9 +56,8 @@ fn until(bootstrap: &str, topic: &str, pane: &str, records: u64) -> Vec<Value> {
 }
 
 fn shows_open_windows(bootstrap: &str) {
-    let name = clients::unique("early");
-    let (source, sink) = (format!("{name}-in"), format!("{name}-out"));
-    clients::create_topic_named(bootstrap, &source, 1, &[]).unwrap();
+    let (name, source) = job::new_source(bootstrap, "early", 1);
+    let sink = format!("{name}-out");
     let mut services = Services::new(bootstrap, &job(&name));
     services.start_all();
     let producer = plain(bootstrap);

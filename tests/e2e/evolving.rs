@@ -1,9 +1,10 @@
 //! A job goes on with aggregates added to it, in the middle of its windows.
 
-use tidegate_tests::{clients, dev_kafka};
+use tidegate_tests::dev_kafka;
 
 use crate::{
     broker::{plain, send, until_results},
+    job,
     services::Services,
 };
 
@@ -12,22 +13,15 @@ const USERS: usize = 7;
 const ADDED: &str = "  - { name: newest, fn: max, field: /ts, scale: 0 }\n";
 
 fn job(name: &str, added: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
 window: {{ tumbling: {{ size: 1s }} }}
 aggregates:
   - {{ name: n, fn: count }}
   - {{ name: oldest, fn: min, field: /ts, scale: 0 }}
-{added}sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: {SHARDS} }}
-"
-    )
+{added}state: {{ shards: {SHARDS} }}"
+    );
+    job::text(name, &sections)
 }
 
 fn until_applied(services: &mut Services, records: u64) {
@@ -39,9 +33,8 @@ fn until_applied(services: &mut Services, records: u64) {
 }
 
 fn goes_on(bootstrap: &str) {
-    let name = clients::unique("evolves");
-    let (source, sink) = (format!("{name}-in"), format!("{name}-out"));
-    clients::create_topic_named(bootstrap, &source, 1, &[]).unwrap();
+    let (name, source) = job::new_source(bootstrap, "evolves", 1);
+    let sink = format!("{name}-out");
     let mut services = Services::new(bootstrap, &job(&name, ""));
     services.start_all();
     let producer = plain(bootstrap);

@@ -8,7 +8,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use tidegate_tests::{SchemaRegistry, clients, dev_kafka};
 
-use crate::dev::{Run, program};
+use crate::{
+    dev::{Run, program},
+    job,
+};
 
 fn job(name: &str, source: &str, aggregates: &str) -> String {
     format!(
@@ -284,9 +287,7 @@ fn protobuf(bootstrap: &str) {
 #[test]
 fn bytes_without_fields_are_counted_by_their_records_key() {
     let bootstrap = dev_kafka().bootstrap();
-    let name = clients::unique("raw");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "raw", 2);
     let producer: BaseProducer = clients::client_config(bootstrap).create().unwrap();
     let send = |key: Option<&str>, header: Option<&str>, timestamp: i64| {
         let mut record = BaseRecord::to(&topic).partition(0).payload(&[0xff, 0xfe][..]).timestamp(timestamp);

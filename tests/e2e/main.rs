@@ -18,6 +18,7 @@ mod evolving;
 mod flights;
 mod formats;
 mod hostile;
+mod job;
 mod local_days;
 mod manual;
 mod monitoring;

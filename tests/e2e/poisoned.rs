@@ -15,7 +15,7 @@ use rdkafka::{
 use serde_json::Value;
 use tidegate_tests::clients::{self, Isolation};
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 const PARTITIONS: i32 = 8;
 const POISONED: i32 = 3;
@@ -29,9 +29,7 @@ const TEN_YEARS_MS: i64 = 10 * 365 * 86_400_000;
 fn a_record_ten_years_ahead_delays_no_window_by_more_than_the_skew_bound() {
     let Some(kafka) = tidegate_tests::apache_kafka() else { return };
     let bootstrap = kafka.bootstrap();
-    let name = clients::unique("poisoned");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, PARTITIONS, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "poisoned", PARTITIONS);
     let mut services = Services::new(bootstrap, &job(&name));
     services.start_all();
     services.until("every partition to be read", |status| {
@@ -67,21 +65,13 @@ fn a_record_ten_years_ahead_delays_no_window_by_more_than_the_skew_bound() {
 }
 
 fn job(name: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 200ms, idle_timeout: 5s, on_quiet: finish, max_future_skew: {BOUND_MS}ms }}
+    let sections = format!(
+        "watermark: {{ delay: 200ms, idle_timeout: 5s, on_quiet: finish, max_future_skew: {BOUND_MS}ms }}
 window: {{ tumbling: {{ size: {WINDOW_MS}ms }} }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: 4 }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: 4 }}"
+    );
+    job::text(name, &sections)
 }
 
 fn now_ms() -> i64 {

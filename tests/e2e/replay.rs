@@ -13,7 +13,7 @@ use serde_json::Value;
 use tidegate_proto::v1;
 use tidegate_tests::clients::{self, Isolation};
 
-use crate::{broker::plain, dev::root, services::Services};
+use crate::{broker::plain, dev::root, job, services::Services};
 
 const SHARDS: i32 = 4;
 const HOUR: i64 = 3_600_000;
@@ -267,9 +267,7 @@ fn sessions_with_every_process_killed_during_a_replay_on_apache_kafka() {
 }
 
 fn corrected_to_what_sql_says(kind: &Kind, bootstrap: &str) {
-    let name = clients::unique("replayed");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, 8, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "replayed", 8);
     let first = send(bootstrap, &topic, |line, _| line % 3 != 0);
     let mut services = Services::new(bootstrap, &kind.job(&name, "/departed", "1h"));
     for service in ["watermark-coordinator", "ingest", "window-worker-0", "window-worker-1"] {
@@ -442,9 +440,7 @@ fn a_replay_is_refused_where_nothing_is_kept_for_it_and_for_another_job() {
 #[test]
 fn an_automatic_replay_corrects_late_results_by_itself() {
     let bootstrap = tidegate_tests::dev_kafka().bootstrap();
-    let name = clients::unique("automatic");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, 1, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "automatic", 1);
     let automatic = job(&name, "/departed", "1h").replace("ttl: 3650d", "ttl: 3650d, mode: auto, every: 1s");
     let mut services = Services::new(bootstrap, &automatic);
     services.start_all();

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Output, thread, time::Duration};
 
-use tidegate_tests::{clients, dev_kafka};
+use tidegate_tests::dev_kafka;
 
 use crate::{
     broker::{plain, send, until_results},
+    job,
     services::Services,
 };
 
@@ -13,22 +14,15 @@ const PARTITIONS: [i32; 2] = [0, 1];
 const USERS: usize = 7;
 
 fn job(name: &str, source: &str, shards: i32) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {source}
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
 window: {{ tumbling: {{ size: 1s }} }}
 aggregates:
   - {{ name: n, fn: count }}
   - {{ name: oldest, fn: min, field: /ts, scale: 0 }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: {shards} }}
-"
-    )
+state: {{ shards: {shards} }}"
+    );
+    job::text_over(source, name, &sections)
 }
 
 /// The sums of `n` by start of window, once there are so many results; there are never more.
@@ -55,9 +49,7 @@ fn refused(services: &mut Services, folder: &Path, why: &str) {
 }
 
 fn goes_on_from_a_savepoint(bootstrap: &str) {
-    let name = clients::unique("saved");
-    let source = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &source, 2, &[]).unwrap();
+    let (name, source) = job::new_source(bootstrap, "saved", 2);
     let before = job(&name, &source, 4);
     let mut services = Services::new(bootstrap, &before);
     services.start_all();

@@ -11,10 +11,10 @@ use rdkafka::consumer::Consumer;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tidegate_proto::v1;
-use tidegate_tests::clients::{self, unique};
+use tidegate_tests::clients;
 use tidegate_tests::{ApacheKafka, apache_kafka, free_port};
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 const SHARDS: u32 = 16;
 const PARTITIONS: i32 = 4;
@@ -25,21 +25,13 @@ const DELAY_MS: i64 = 500;
 const GRACE: Duration = Duration::from_secs(30);
 
 fn job(name: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 500ms, idle_timeout: 1s, on_quiet: finish }}
+    let sections = format!(
+        "watermark: {{ delay: 500ms, idle_timeout: 1s, on_quiet: finish }}
 window: {{ tumbling: {{ size: 1s }} }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: {SHARDS} }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: {SHARDS} }}"
+    );
+    job::text(name, &sections)
 }
 
 /// The workers, as their controller sees them.
@@ -195,9 +187,7 @@ fn print_delays(seen: &[Seen], stayed: &BTreeSet<u32>, from: i64, begun: i64, un
 /// 2 → 5 → 3 → 5 workers under load, after so long with two; gives what each step took.
 fn scaled(kafka: &ApacheKafka, rate: u64, before: Duration) -> Vec<(usize, Duration)> {
     let bootstrap = kafka.bootstrap();
-    let name = unique("scaling");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, PARTITIONS, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "scaling", PARTITIONS);
     let mut services = Services::new(bootstrap, &job(&name));
     services.start("watermark-coordinator");
     services.start("ingest");

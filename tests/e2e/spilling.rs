@@ -10,7 +10,7 @@ use std::{
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tidegate_tests::clients;
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 const WINDOW_MS: i64 = 60_000;
 const KEYS: i64 = 40_000;
@@ -20,23 +20,16 @@ const TUMBLING: &str = "tumbling: { size: 60s }";
 const SESSION: &str = "session: { gap: 10s }";
 
 fn job_with(name: &str, window: &str, state: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: 500ms, on_quiet: hold }}
 window: {{ {window} }}
 allowed_lateness: 1s
 aggregates:
   - {{ name: n, fn: count }}
   - {{ name: sum, fn: sum, field: /v, scale: 0 }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ {state} }}
-"
-    )
+state: {{ {state} }}"
+    );
+    job::text(name, &sections)
 }
 
 /// Sends a record for each of the keys, all in one window.
@@ -94,9 +87,7 @@ fn rounds_on(
     workers: &[&str],
     disturb: impl Fn(&mut Services, usize),
 ) {
-    let name = clients::unique(stem);
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, stem, 2);
     let mut services = Services::new(bootstrap, &job_with(&name, window, "shards: 4, memory: 1MiB"));
     services.start("watermark-coordinator");
     services.start("ingest");
@@ -174,9 +165,7 @@ fn two_workers_of_which_one_is_lost_with_its_disk_share_a_state_larger_than_memo
 fn measured(stem: &str, window: &str, state: &str) -> Option<(Services, BaseProducer, String)> {
     let broker = tidegate_tests::apache_kafka()?;
     let bootstrap = broker.bootstrap();
-    let name = clients::unique(stem);
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, 2, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, stem, 2);
     let mut services = Services::new(bootstrap, &job_with(&name, window, state));
     services.start_all();
     let producer: BaseProducer =

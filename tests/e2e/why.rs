@@ -6,30 +6,20 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use tidegate_tests::clients;
 
-use crate::services::Services;
+use crate::{job, services::Services};
 
 fn job(name: &str, idle: &str) -> String {
-    format!(
-        "name: {name}
-source:
-  topic: {name}-in
-  key: {{ field: /user }}
-  event_time: [{{ field: /ts, unit: ms }}]
-watermark: {{ delay: 100ms, idle_timeout: {idle}, on_quiet: hold, max_future_skew: 1h }}
+    let sections = format!(
+        "watermark: {{ delay: 100ms, idle_timeout: {idle}, on_quiet: hold, max_future_skew: 1h }}
 window: {{ tumbling: {{ size: 1s }} }}
-aggregates:
-  - {{ name: n, fn: count }}
-sink: {{ topic: {name}-out }}
-dead_letter: {{ topic: {name}-dead }}
-state: {{ shards: 4 }}
-"
-    )
+aggregates: [{{ name: n, fn: count }}]
+state: {{ shards: 4 }}"
+    );
+    job::text(name, &sections)
 }
 
 fn services(bootstrap: &str, idle: &str, partitions: i32) -> (Services, String) {
-    let name = clients::unique("why");
-    let topic = format!("{name}-in");
-    clients::create_topic_named(bootstrap, &topic, partitions, &[]).unwrap();
+    let (name, topic) = job::new_source(bootstrap, "why", partitions);
     (Services::new(bootstrap, &job(&name, idle)), topic)
 }
 
