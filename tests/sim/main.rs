@@ -28,6 +28,7 @@ mod replay;
 mod rules;
 mod runner;
 mod scenario;
+mod scratch;
 mod store;
 mod topic;
 mod violation;

@@ -15,7 +15,7 @@ use crate::{context::Census, mutation::Mutation, violation::Violation, world::Wo
 const SEEDS: u64 = 4_000;
 const THREADS: u64 = 2;
 /// What has to have happened at least once in that many seeds.
-const EXERCISED: [&str; 44] = [
+const EXERCISED: [&str; 47] = [
     "catch-up readings",
     "catch-up readings that waited",
     "closings over several commits",
@@ -51,6 +51,9 @@ const EXERCISED: [&str; 44] = [
     "sessions joined for replays",
     "sessions retracted",
     "sessions split",
+    "spans that came back",
+    "spans that found no room",
+    "spans that left memory",
     "stores that lost a chunk",
     "stores used",
     "tombstone",

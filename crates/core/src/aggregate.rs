@@ -106,6 +106,11 @@ impl Layout {
         self.summaries.len()
     }
 
+    /// Bytes of a row, without what its summaries take beside it.
+    pub(crate) const fn row_bytes(&self) -> usize {
+        self.stride * 8 + self.summaries.len() * size_of::<Summary>()
+    }
+
     pub(crate) const fn has_summaries(&self) -> bool {
         !self.summaries.is_empty()
     }

@@ -23,6 +23,7 @@ pub mod record;
 pub mod replay;
 pub mod replay_request;
 pub mod runs;
+pub mod scratch;
 pub mod sessions;
 pub mod shard;
 pub mod sketch;

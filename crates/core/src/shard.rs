@@ -28,10 +28,14 @@ use std::{
     sync::Arc,
 };
 
+use thiserror::Error;
+
 pub use commit::{Commit, Committed, Pane, Reordered, ResultRow, Spilled};
 pub use inspect::{InputView, ShardView, WindowView};
 use state::Operator;
 pub use state::{CanonicalState, RestoreError, ShardState};
+
+pub use crate::spans::Traffic;
 
 use crate::{
     aggregate::At,
@@ -42,6 +46,7 @@ use crate::{
     frame::{RowReader, Rows, SessionId, ShardFrame},
     job::JobSpec,
     runs::{CHUNK_BYTES, ChunkId, Compacted, Compaction, Looks, Merge, Unreadable, Walk},
+    scratch::{Scratch, ScratchError},
     time::{EventTime, Offset, Partition, Shard, Span, Watermark},
     window::Grid,
 };
@@ -103,6 +108,8 @@ pub struct ShardMachine {
     looks: Looks,
     /// What the keys have in their sliding windows, once a result was due.
     sliding: Option<sliding::Sliding>,
+    /// For these, until then.
+    scratch: Option<Box<dyn Scratch>>,
     alone: sliding::Alone,
     memory: Memory,
     /// When memory was last empty, with runs of which half is of sessions that are gone: the newest run then, and X.
@@ -111,8 +118,19 @@ pub struct ShardMachine {
     joined: u64,
     /// About how many bytes the value of a row takes in the log.
     value_bytes: usize,
-    /// A chunk did not read: the state is not whole, and nothing is committed any more.
-    failed: Option<Unreadable>,
+    /// The state is not whole, and nothing is committed any more.
+    failed: Option<Failure>,
+}
+
+/// Why a shard has to be restored from its log.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// A chunk of its local store did not read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// What had left memory for scratch is lost, or there is no more room in it.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
 }
 
 /// How much memory the rows may take (I7).
@@ -206,6 +224,7 @@ impl ShardMachine {
             walk: None,
             looks: Looks::default(),
             sliding: None,
+            scratch: None,
             alone,
             memory: Memory::default(),
             purging: None,
@@ -215,7 +234,9 @@ impl ShardMachine {
         };
         machine.state.runs.set_chunk_bytes(limits.chunk_bytes);
         machine.set_on_time();
-        machine.close();
+        if !matches!(machine.state.operator, Operator::Sliding(_)) {
+            machine.close();
+        }
         Some(machine)
     }
 
@@ -282,9 +303,9 @@ impl ShardMachine {
         self.joined
     }
 
-    /// Set once a chunk did not read: the shard has to be restored from its log.
+    /// Set once something did not read: the shard has to be restored from its log.
     #[must_use]
-    pub const fn failed(&self) -> Option<&Unreadable> {
+    pub const fn failed(&self) -> Option<&Failure> {
         self.failed.as_ref()
     }
 

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::directory::{Directory, failed};
-use crate::{Error, SledShard};
+use crate::{Error, ScratchFile, SledShard};
 
 /// Memory for sled's pages: it holds what is being written; the shards hold their state themselves, and read spilled rows in order.
 const PAGE_CACHE_BYTES: u64 = 16 << 20;
@@ -80,6 +80,12 @@ impl Stores {
     /// [`Error::Io`], [`Error::Damaged`] if even a new database fails
     pub fn shard(&self, shard: u32) -> Result<SledShard, Error> {
         SledShard::open(shard, Arc::clone(&self.shared))
+    }
+
+    /// Room for one shard that lasts as long as its owner.
+    #[must_use]
+    pub fn scratch(&self) -> ScratchFile {
+        ScratchFile::new(self.shared.directory.path())
     }
 
     /// Makes what was applied to any shard outlive a loss of power.

@@ -18,12 +18,14 @@
 //!     tree "shard-<s>"                i → identity   m → meta   e<key> → value
 //!     tree "chunks-<s>"               name → chunk of spilled rows
 //! ```
+//! Beside them are files without names, one for each shard that needs scratch ([`ScratchFile`]).
 
 mod changes;
 mod chunks;
 mod database;
 mod directory;
 mod memory;
+mod scratch;
 mod shard;
 
 use std::io;
@@ -34,6 +36,7 @@ pub use changes::{Changes, FORMAT, Identity};
 pub use chunks::SledChunks;
 pub use database::Stores;
 pub use memory::MemoryStore;
+pub use scratch::ScratchFile;
 pub use shard::SledShard;
 
 /// What can go wrong with a store.

@@ -120,12 +120,12 @@ pub(crate) struct Actor {
 impl Actor {
     /// Owns the shard until it is left or lost.
     pub(crate) async fn run(mut self) {
-        let mut holdings = Holdings { producer: None, cache: self.new_cache() };
+        let mut holdings = Holdings { producer: None, cache: self.new_cache(), has_scratch: true };
         let news = self.live(&mut holdings).await;
         self.ground.stats.left(self.shard);
         // The next owner does not wait for our store, nor for our producer to be closed.
         self.tell(news).await;
-        let Holdings { producer, cache } = holdings;
+        let Holdings { producer, cache, .. } = holdings;
         close(producer);
         let stops = self.leave == Some(Leave::Stopping);
         if let Err(error) = spawn_blocking(move || cache.close(stops)).await {
@@ -211,7 +211,7 @@ impl Actor {
             tokio::select! {
                 done = &mut task => {
                     let (producer, cache, state) = done.map_err(|error| Error::Task(error.to_string()))?;
-                    *holdings = Holdings { producer, cache };
+                    (holdings.producer, holdings.cache) = (producer, cache);
                     return state;
                 }
                 message = self.inbox.recv(), if self.leave.is_none() => self.set_aside(message),

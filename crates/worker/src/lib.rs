@@ -27,6 +27,7 @@ mod replay;
 mod replies;
 mod restore;
 mod roster;
+mod scratch;
 mod service;
 mod stats;
 mod traces;

@@ -7,8 +7,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tidegate_core::{
     frame::ShardFrame,
+    job::OperatorSpec,
     pacing::{CommitPacer, Urgency},
-    shard::{Applied, ShardMachine, Spilled},
+    shard::{Applied, Failure, ShardMachine, Spilled},
     source::Want,
     time::{EventTime, Offset, Partition, Tick},
 };
@@ -26,6 +27,7 @@ use crate::{
     inspect::{Answer, Question},
     replay::{Became, Given},
     replies::{Held, Permit},
+    scratch::SpanScratch,
     stats::{CommitCounts, Standing},
     traces::Contributions,
 };
@@ -42,6 +44,8 @@ pub(crate) enum Ended {
 pub(crate) struct Holdings {
     pub(crate) producer: Option<TransactionalProducer>,
     pub(crate) cache: ShardCache,
+    /// Not where it has failed: what would be in it stays in memory.
+    pub(crate) has_scratch: bool,
 }
 
 /// An actor that has its shard's state.
@@ -57,6 +61,8 @@ pub(crate) struct Owner<'a> {
     /// They wait for the next commit.
     questions: Vec<Question>,
     in_flight: Option<InFlight>,
+    /// Said in the log, once.
+    has_spans_away: bool,
 }
 
 /// Frames of replays that wait, and answers that wait for the next commit.
@@ -92,6 +98,9 @@ impl<'a> Owner<'a> {
     pub(crate) fn new(actor: &'a mut Actor, mut machine: ShardMachine, holdings: &'a mut Holdings) -> Self {
         let pacer = CommitPacer::new(actor.ground.pace, actor.now());
         machine.set_early(actor.ground.job.early, actor.now());
+        if holdings.has_scratch && matches!(actor.ground.operator, OperatorSpec::Sliding(_)) {
+            machine.set_scratch(Box::new(SpanScratch::new(&actor.ground.stores)));
+        }
         Self {
             actor,
             holdings,
@@ -103,6 +112,7 @@ impl<'a> Owner<'a> {
             held: Held::default(),
             questions: Vec::new(),
             in_flight: None,
+            has_spans_away: false,
         }
     }
 
@@ -113,9 +123,12 @@ impl<'a> Owner<'a> {
             self.set_memory();
             self.apply_waiting();
             self.apply_replay();
-            if let Some(unreadable) = self.machine.failed().filter(|_| self.in_flight.is_none()) {
-                tracing::warn!(shard = self.actor.shard.0, error = %unreadable, "reading the log again");
-                self.holdings.cache.distrust();
+            if let Some(failure) = self.machine.failed().filter(|_| self.in_flight.is_none()) {
+                tracing::warn!(shard = self.actor.shard.0, error = %failure, "reading the log again");
+                match failure {
+                    Failure::Unreadable(_) => self.holdings.cache.distrust(),
+                    Failure::Scratch(_) => self.holdings.has_scratch = false,
+                }
                 return Ended::Failed;
             }
             if self.actor.leave.is_some() && self.in_flight.is_none() && !self.has_to_commit() {
@@ -151,13 +164,14 @@ impl<'a> Owner<'a> {
 
     /// Says that the shard is here, and where it wants to be fed from.
     async fn begin(&mut self) {
+        self.set_memory();
         let watermark = self.machine.state().watermark();
         let (_, sequence) = self.machine.state().identity();
         let (shard, open_rows) = (self.actor.shard.0, self.machine.state().open_rows());
         let watermark_ms = watermark.map(|time| time.millis());
         let restore_ms = u64::try_from(self.actor.restored_in.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(shard, sequence, watermark_ms, open_rows, restore_ms, "took the shard over");
-        self.actor.ground.stats.restored(self.actor.shard, Standing::of(self.machine.state()));
+        self.actor.ground.stats.restored(self.actor.shard, Standing::of(&self.machine));
         self.actor.tell(News::Ready).await;
         for asker in &self.actor.askers {
             self.answer(asker);
@@ -315,7 +329,12 @@ impl<'a> Owner<'a> {
         self.pacer.begin(now);
         let questions = std::mem::take(&mut self.questions);
         let answers = questions.into_iter().filter_map(|question| self.answer_to(question, true)).collect();
-        let counts = CommitCounts::of(&commit, self.machine.state());
+        let spans = self.machine.take_span_traffic();
+        if spans.left > 0 && !std::mem::replace(&mut self.has_spans_away, true) {
+            let shard = self.actor.shard.0;
+            tracing::info!(shard, "what sliding windows span is beyond memory: some of it goes to the disk");
+        }
+        let counts = CommitCounts::of(&commit, &self.machine, spans);
         let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
         let spilled = commit.spilled.take();
         let traced = self.traces.of(&commit.results);

@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use tidegate_core::{
     dead_letter::Reason,
-    shard::{Commit, Pane, ShardState},
+    shard::{Commit, Pane, ShardMachine, Traffic},
     time::{Shard, Watermark},
 };
 use tidegate_proto::v1;
@@ -39,6 +39,7 @@ pub(crate) struct Stats {
     failed_commits: Counter,
     restores: Counter,
     replayed: Family<OutcomeLabel, Counter>,
+    spans: Family<WayLabel, Counter>,
     latency: Histogram,
     open_rows: Gauge<i64, AtomicI64>,
     state_bytes: Gauge<i64, AtomicI64>,
@@ -59,6 +60,11 @@ struct ReasonLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WayLabel {
+    to: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,8 +109,10 @@ impl Covered {
 }
 
 impl Standing {
-    /// Where a state stands.
-    pub(crate) fn of(state: &ShardState) -> Self {
+    /// Where a shard stands.
+    pub(crate) fn of(machine: &ShardMachine) -> Self {
+        let state = machine.state();
+        let (spans, spans_away) = machine.span_bytes();
         let inputs = state.inputs().iter();
         Self {
             watermark: state.watermark(),
@@ -113,8 +121,8 @@ impl Standing {
                 .collect(),
             replayed: state.answered().counts(),
             open_rows: state.open_rows(),
-            state_bytes: state.memory_bytes() as u64,
-            spilled_bytes: state.runs().bytes(),
+            state_bytes: (state.memory_bytes() + spans) as u64,
+            spilled_bytes: state.runs().bytes() + spans_away as u64,
             runs: state.runs().parts().count() as u64,
         }
     }
@@ -138,12 +146,13 @@ pub(crate) struct CommitCounts {
     results_retracted: u64,
     windows_closed: u64,
     dead_letters: BTreeMap<Reason, u64>,
+    spans: Traffic,
 }
 
 impl CommitCounts {
-    /// Counts what is in `commit`, which was planned from `state`.
-    pub(crate) fn of(commit: &Commit, state: &ShardState) -> Self {
-        let mut counts = Self { standing: Standing::of(state), ..Self::default() };
+    /// Counts what is in `commit`, which was planned by `machine`, and and the spans that left memory and came back there since the one before.
+    pub(crate) fn of(commit: &Commit, machine: &ShardMachine, spans: Traffic) -> Self {
+        let mut counts = Self { standing: Standing::of(machine), spans, ..Self::default() };
         let mut last_end = None;
         for row in &commit.results {
             match row.pane {
@@ -177,6 +186,7 @@ impl Stats {
             failed_commits: Counter::default(),
             restores: Counter::default(),
             replayed: Family::default(),
+            spans: Family::default(),
             latency: Histogram::new(LATENCIES),
             open_rows: Gauge::default(),
             state_bytes: Gauge::default(),
@@ -218,6 +228,14 @@ impl Stats {
             "Dead letters given back to their windows, by what became of them",
             stats.replayed.clone(),
         );
+        for to in ["disk", "memory"] {
+            drop(stats.spans.get_or_create(&WayLabel { to }));
+        }
+        registry.register(
+            "tidegate_worker_spans_moved",
+            "What keys have in their sliding windows, moved out of memory to the scratch file or back",
+            stats.spans.clone(),
+        );
         registry.register(
             "tidegate_worker_open_rows",
             "Open (slice, group key) rows",
@@ -238,7 +256,7 @@ impl Stats {
         registry.register("tidegate_worker_shards", "Shards owned here", stats.owned.clone());
         registry.register_with_unit(
             "tidegate_worker_spilled",
-            "Window state of all shards here that is in the local stores instead of memory",
+            "Window state of all shards here that is in the local stores and scratch files instead of memory",
             Unit::Bytes,
             stats.spilled_bytes.clone(),
         );
@@ -293,6 +311,9 @@ impl Stats {
         ];
         for (pane, count) in panes.into_iter().filter(|(_, count)| *count > 0) {
             self.results.get_or_create(&PaneLabel { pane: pane.as_str() }).inc_by(count);
+        }
+        for (to, count) in [("disk", counts.spans.left), ("memory", counts.spans.back)] {
+            self.spans.get_or_create(&WayLabel { to }).inc_by(count);
         }
         for (reason, count) in &counts.dead_letters {
             self.dead_letters.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(*count);

@@ -47,6 +47,9 @@ impl Worker {
         }
         (owning.joined..owning.machine.joined_sessions()).for_each(|_| ctx.count("sessions joined"));
         owning.joined = owning.machine.joined_sessions();
+        let spans = owning.machine.take_span_traffic();
+        (0..spans.left).for_each(|_| ctx.count("spans that left memory"));
+        (0..spans.back).for_each(|_| ctx.count("spans that came back"));
         let replayed = std::mem::take(&mut owning.replayed);
         let [waiting, committing] = &mut owning.answers;
         std::mem::swap(waiting, committing);

@@ -6,7 +6,7 @@ use tidegate_core::{
     block::Block,
     frame::ShardFrame,
     pacing::{CommitPacer, Urgency},
-    shard::{Applied, ShardMachine, Spilled},
+    shard::{Applied, Failure, ShardMachine, Spilled},
     time::{Offset, Shard, Tick},
 };
 
@@ -99,7 +99,10 @@ impl Worker {
             owning.asked.clear();
         }
         owning.replay(ctx);
-        if owning.machine.failed().is_some() && !owning.machine.is_committing() {
+        if let Some(failure) = owning.machine.failed().filter(|_| !owning.machine.is_committing()) {
+            if matches!(failure, Failure::Scratch(_)) {
+                ctx.count("spans that found no room");
+            }
             return self.distrust(shard, ctx);
         }
         let (machine, releasing) = (&owning.machine, slot.releasing);

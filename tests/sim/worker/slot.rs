@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_core::{
     announcement::AssignmentId,
+    job::OperatorSpec,
     pacing::CommitPacer,
     shard::ShardMachine,
     time::{Shard, Tick, Watermark},
@@ -13,6 +14,7 @@ use super::{Volume, Worker, broken::mutated, owning::Owning};
 use crate::{
     context::{Context, Event, Message},
     mutation::Mutation,
+    scratch::OwnersScratch,
     store::{Found, restore},
     violation::ensure,
 };
@@ -170,10 +172,14 @@ impl Worker {
         }
         let taken = ShardMachine::take_over(shard, spec, limits, state, incarnation, slot.assignment);
         let Some(mut machine) = taken else { return self.stand_down(shard, ctx) };
+        machine.set_memory(ctx.scenario.memory);
+        if matches!(spec.operator, OperatorSpec::Sliding(_)) {
+            let room = ctx.dice.chance(100).then(|| ctx.dice.within(0, 20));
+            machine.set_scratch(Box::new(OwnersScratch::new(room)));
+        }
         if let Some(announced) = &self.announced {
             machine.announce(&mutated(announced, ctx));
         }
-        machine.set_memory(ctx.scenario.memory);
         // A restart may come with another job file.
         let early = ctx.scenario.early.filter(|_| ctx.dice.chance(800));
         machine.set_early(early, Tick(ctx.now));

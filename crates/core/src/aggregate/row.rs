@@ -149,6 +149,15 @@ impl RowRun {
         }
     }
 
+    /// Takes the first `count` rows away, and gives the room back.
+    pub(crate) fn drop_first(&mut self, layout: &Layout, count: usize) {
+        self.words.drain(..(count * layout.stride()).min(self.words.len()));
+        let summaries = (count * layout.summaries()).min(self.summaries.len());
+        self.heap -= self.summaries.drain(..summaries).map(|summary| summary.heap_bytes()).sum::<usize>();
+        self.words.shrink_to_fit();
+        self.summaries.shrink_to_fit();
+    }
+
     /// Takes all rows away.
     pub(crate) fn clear(&mut self) {
         self.words.clear();

@@ -39,7 +39,7 @@ impl ShardMachine {
                 None => self.end_closing(),
                 Some(end) => match self.emit_window(grid, end, closing.key.as_deref()) {
                     Err(unreadable) => {
-                        self.failed = Some(unreadable);
+                        self.failed = Some(unreadable.into());
                         return;
                     }
                     Ok(Emitted::All) => self.state.closing = Some(Closing { done: Some(end), key: None }),
@@ -126,7 +126,7 @@ impl ShardMachine {
             let emitted = match self.state.is_in_window(grid, end, key) {
                 Ok(emitted) => emitted,
                 Err(unreadable) => {
-                    self.failed = Some(unreadable);
+                    self.failed = Some(unreadable.into());
                     return;
                 }
             };
@@ -157,7 +157,7 @@ impl ShardMachine {
         for ((end, key), pane) in std::mem::take(&mut self.late_touched) {
             let mut row = RowBuf::new(&self.state.layout);
             if let Err(unreadable) = self.state.find_in_window(grid, end, &key, &mut row.row_mut()) {
-                self.failed = Some(unreadable);
+                self.failed = Some(unreadable.into());
                 return;
             }
             // An entry that is not of this job may name a window without its key.

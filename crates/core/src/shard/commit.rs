@@ -204,6 +204,7 @@ impl ShardMachine {
         if self.in_flight.is_some() || self.failed.is_some() || idle {
             return None;
         }
+        self.resume_sliding();
         self.emit_late();
         self.emit_early();
         self.state.sequence += 1;
@@ -217,7 +218,7 @@ impl ShardMachine {
         let positions = self.write_changes(&dirty, &mut block);
         let run = self.state.run;
         if let Err(unreadable) = self.write_snapshot(&mut block) {
-            self.failed = Some(unreadable);
+            self.failed = Some(unreadable.into());
         }
         if self.failed.is_some() {
             return None;
@@ -357,7 +358,8 @@ impl ShardMachine {
     /// Whether the rows in memory have to become a run; where the store has not taken the last ones yet, frames wait instead.
     fn has_to_spill(&mut self) -> bool {
         let Some(share) = self.memory.share else { return false };
-        let over = self.state.row_bytes() > share;
+        // What leaves with a run is only the records: spans have half of the room at most.
+        let over = self.state.row_bytes() + self.span_bytes().0.min(share / 2) > share;
         if self.state.is_memory_empty() {
             self.note_purge_of_sessions();
             return false;

@@ -112,7 +112,7 @@ impl ShardMachine {
             match emitted {
                 Ok(true) => early.round.clear(),
                 Ok(false) => {}
-                Err(unreadable) => self.failed = Some(unreadable),
+                Err(unreadable) => self.failed = Some(unreadable.into()),
             }
         }
         self.early = Some(early);

@@ -62,7 +62,7 @@ impl ShardMachine {
         let mut last = None;
         let released = self.release_due(&mut last);
         if let Err(unreadable) = released {
-            self.failed = Some(unreadable);
+            self.failed = Some(unreadable.into());
         } else if released == Ok(true) {
             self.end_closing();
         } else if let (Some(place), Some(closing)) = (last, &self.state.closing) {

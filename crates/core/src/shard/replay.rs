@@ -112,7 +112,7 @@ impl ShardMachine {
 
     fn replay_to_session(&mut self, place: Place, key: &[u8], reader: &mut RowReader<'_>) -> Outcome {
         if let Err(unreadable) = self.settle(key) {
-            self.failed = Some(unreadable);
+            self.failed = Some(unreadable.into());
             return Outcome::Expired;
         }
         let Operator::Sessions(sessions) = &self.state.operator else { return Outcome::Expired };

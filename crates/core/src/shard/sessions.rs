@@ -62,7 +62,7 @@ impl ShardMachine {
 
     fn judge_late_session(&mut self, frame: &ShardFrame, row: usize, time: EventTime, key: &[u8]) -> Late {
         if let Err(unreadable) = self.settle(key) {
-            self.failed = Some(unreadable);
+            self.failed = Some(unreadable.into());
             return Late::Applies;
         }
         let Operator::Sessions(sessions) = &self.state.operator else { return Late::Applies };
@@ -78,7 +78,7 @@ impl ShardMachine {
     /// Emits the sessions that ended by W_s until all are out or the next commit is full.
     pub(super) fn close_sessions(&mut self) {
         if let Err(unreadable) = self.close_due_sessions() {
-            self.failed = Some(unreadable);
+            self.failed = Some(unreadable.into());
         }
     }
 

@@ -5,18 +5,23 @@
 //! ```
 //! All records of one event time go into their keys' spans before any of them leaves: they see each other. A record stays in the
 //! buffer, for a restore, until no later window can hold it; X is W_s − size.
+//!
+//! Half of the shard's memory is for the spans: beyond it they leave for scratch ([`Spans`]), between two event times.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{ENTRY_OVERHEAD, Pane, ResultRow, ShardMachine, offset_of, payload_of, reorder::take_record};
+use super::{
+    ENTRY_OVERHEAD, Failure, Pane, ResultRow, ShardMachine, offset_of, payload_of, reorder::take_record,
+    state::Operator,
+};
 use crate::{
     aggregate::{At, Layout, Row, RowBuf},
     block::Closing,
     dead_letter::Reason,
     frame::{RowReader, ShardFrame},
     ordered::{Buffered, KeyedRow, Place},
-    runs::Unreadable,
-    spans::Spans,
+    scratch::{Scratch, ScratchError},
+    spans::{Spans, Traffic},
     time::{EventTime, Span},
 };
 
@@ -47,6 +52,8 @@ pub(super) struct Sliding {
     since_swept: usize,
     /// The window that was asked for last.
     window: RowBuf,
+    /// As many bytes may the spans take.
+    most: Option<usize>,
 }
 
 impl ShardMachine {
@@ -91,12 +98,12 @@ impl ShardMachine {
 
     /// Puts out the results of the records below W_s until all are out or the next commit is full.
     pub(super) fn slide(&mut self, size: Span) {
-        if self.state.closing.is_none() {
+        if self.state.closing.is_none() || self.failed.is_some() {
             return;
         }
         let mut last = None;
         match self.slide_due(size, &mut last) {
-            Err(unreadable) => self.failed = Some(unreadable),
+            Err(failure) => self.failed = Some(failure),
             Ok(true) => {
                 self.state.closing = None;
                 if let Some(watermark) = self.state.watermark {
@@ -114,7 +121,7 @@ impl ShardMachine {
     }
 
     /// Notes the last record that has its result; true when none is left.
-    fn slide_due(&mut self, size: Span, last: &mut Option<Place>) -> Result<bool, Unreadable> {
+    fn slide_due(&mut self, size: Span, last: &mut Option<Place>) -> Result<bool, Failure> {
         let mut sliding = match self.sliding.take() {
             Some(sliding) => sliding,
             None => self.spans_so_far(size)?,
@@ -122,15 +129,19 @@ impl ShardMachine {
         if let Some(watermark) = self.state.watermark {
             self.state.buffer.sort(sliding.taken, watermark);
         }
+        sliding.most = self.memory.share.map(|share| share / 2);
         let done = loop {
-            if sliding.group.is_empty() && !self.take_group(&mut sliding)? {
-                break true;
+            if sliding.group.is_empty() {
+                sliding.make_room()?;
+                if !self.take_group(&mut sliding)? {
+                    break true;
+                }
             }
             if self.is_full() {
                 break false;
             }
             let Some((place, span)) = sliding.group.pop_front() else { break true };
-            let Some((key, row)) = sliding.window(span, place.time) else { break true };
+            let Some((key, row)) = sliding.window(span, place.time)? else { break true };
             let values = self.state.layout.results(row);
             self.out.bytes += key.len() + ENTRY_OVERHEAD + 24 * values.len();
             self.out.results.push(ResultRow {
@@ -144,13 +155,13 @@ impl ShardMachine {
             });
             *last = Some(place);
         };
-        sliding.sweep();
+        sliding.sweep()?;
         self.sliding = Some(sliding);
         Ok(done)
     }
 
     /// Takes the records of the next event time into their spans; false where W_s has not passed it.
-    fn take_group(&mut self, sliding: &mut Sliding) -> Result<bool, Unreadable> {
+    fn take_group(&mut self, sliding: &mut Sliding) -> Result<bool, Failure> {
         let after = sliding.taken;
         let in_run = self.first_in_runs(after)?.map(|place| place.time);
         let in_memory = self.state.buffer.behind(after).next().map(|(place, _)| place.time);
@@ -159,7 +170,7 @@ impl ShardMachine {
         let in_memory = self.state.buffer.behind(after).take_while(|(place, _)| place.time == time);
         if in_run != Some(time) {
             for (place, record) in in_memory {
-                sliding.take_due(place, record).ok_or_else(|| self.state.runs.damaged(time))?;
+                sliding.take_due(place, record)?.ok_or_else(|| self.state.runs.damaged(time))?;
             }
             return Ok(true);
         }
@@ -171,14 +182,18 @@ impl ShardMachine {
         }
         group.sort_unstable_by_key(|(place, _)| *place);
         for (place, record) in &group {
-            sliding.take_due(*place, record).ok_or_else(|| self.state.runs.damaged(time))?;
+            sliding.take_due(*place, record)?.ok_or_else(|| self.state.runs.damaged(time))?;
         }
         Ok(true)
     }
 
     /// The spans as the records in the buffer say, up to where results are out.
-    fn spans_so_far(&self, size: Span) -> Result<Sliding, Unreadable> {
+    fn spans_so_far(&mut self, size: Span) -> Result<Sliding, Failure> {
         let mut sliding = Sliding::new(size, Arc::clone(&self.state.layout));
+        sliding.most = self.memory.share.map(|share| share / 2);
+        if let Some(scratch) = self.scratch.take() {
+            sliding.spans.set_scratch(scratch, self.limits.chunk_bytes);
+        }
         let Some(closing) = &self.state.closing else { return Ok(sliding) };
         let last = closing.key.as_deref().and_then(|mut key| Place::take(&mut key));
         // With a record of an event time all others of that time are in their spans.
@@ -189,6 +204,8 @@ impl ShardMachine {
         let mut walk = self.state.walk(None, u64::MAX)?;
         let mut in_run = take_record(&mut walk, &self.state.runs, false)?;
         let mut in_memory = self.state.buffer.behind(None).peekable();
+        let mut due = Vec::new();
+        sliding.spans.begin_building();
         loop {
             let from_run = match (&in_run, in_memory.peek()) {
                 (Some((place, _)), Some((other, _))) => place < other,
@@ -199,17 +216,44 @@ impl ShardMachine {
             } else {
                 in_memory.next().map(|(place, record)| (place, record.clone()))
             };
-            let Some((place, record)) = next.filter(|(place, _)| is_taken(*place)) else {
-                return Ok(sliding);
-            };
-            let is_due = last.is_some_and(|last| place > last);
-            let taken = if is_due {
-                sliding.take_due(place, &record)
-            } else {
-                sliding.take(place, &record).map(drop)
-            };
-            taken.ok_or_else(|| self.state.runs.damaged(place.time))?;
+            let Some((place, record)) = next.filter(|(place, _)| is_taken(*place)) else { break };
+            sliding.take(place, &record)?.ok_or_else(|| self.state.runs.damaged(place.time))?;
+            sliding.make_room()?;
+            if last.is_some_and(|last| place > last) {
+                due.push((place, record));
+            }
         }
+        sliding.spans.end_building(&sliding.layout)?;
+        for (place, record) in due {
+            let span = sliding.spans.of_key(record.key(), &sliding.layout)?;
+            sliding.group.push_back((place, span));
+        }
+        Ok(sliding)
+    }
+
+    /// Where the spans of sliding windows have room beside memory; before the first commit.
+    pub fn set_scratch(&mut self, scratch: Box<dyn Scratch>) {
+        self.scratch = Some(scratch);
+    }
+
+    /// Takes up a release that a restore has found half-way; only now it is known how much memory there is.
+    pub(super) fn resume_sliding(&mut self) {
+        if let Operator::Sliding(size) = self.state.operator
+            && self.sliding.is_none()
+        {
+            self.slide(size);
+        }
+    }
+
+    /// Bytes of memory that the spans of sliding windows take, and bytes of them in scratch.
+    #[must_use]
+    pub fn span_bytes(&self) -> (usize, usize) {
+        self.sliding.as_ref().map_or((0, 0), |sliding| (sliding.spans.bytes(), sliding.spans.bytes_away()))
+    }
+
+    /// How many spans of sliding windows have left memory and come back since this was last asked for.
+    pub fn take_span_traffic(&mut self) -> Traffic {
+        self.sliding.as_mut().map_or_else(Traffic::default, |sliding| sliding.spans.take_traffic())
     }
 }
 
@@ -217,41 +261,44 @@ impl Sliding {
     fn new(size: Span, layout: Arc<Layout>) -> Self {
         let window = RowBuf::new(&layout);
         let (spans, group) = (Spans::default(), VecDeque::new());
-        Self { size, layout, spans, taken: None, group, since_swept: 0, window }
+        Self { size, layout, spans, taken: None, group, since_swept: 0, window, most: None }
     }
 
-    /// Takes the next record into the span of its key, and gives the place of that.
-    fn take(&mut self, place: Place, record: &Buffered) -> Option<usize> {
-        let Buffered::Row(record) = record else { return None };
+    /// Takes the next record into the span of its key, and gives the place of that; nothing when it does not read.
+    fn take(&mut self, place: Place, record: &Buffered) -> Result<Option<usize>, ScratchError> {
+        let Buffered::Row(record) = record else { return Ok(None) };
         let (key, row) = record.parts();
-        let at = self.spans.of_key(key, &self.layout);
-        self.spans.at_mut(at)?.push(place.time, row, &self.layout)?;
+        let at = self.spans.of_key(key, &self.layout)?;
         self.taken = Some(place);
-        Some(at)
+        Ok(self.spans.push(at, place.time, row, &self.layout).map(|()| at))
     }
 
     /// Takes the next record, which is to have a result.
-    fn take_due(&mut self, place: Place, record: &Buffered) -> Option<()> {
+    fn take_due(&mut self, place: Place, record: &Buffered) -> Result<Option<()>, ScratchError> {
         let span = self.take(place, record)?;
-        self.group.push_back((place, span));
-        Some(())
+        Ok(span.map(|span| self.group.push_back((place, span))))
     }
 
     /// Key and window of the span at a place: the window that ends with `end`, which is that of its newest record.
-    fn window(&mut self, at: usize, end: EventTime) -> Option<(&[u8], Row<'_>)> {
+    fn window(&mut self, at: usize, end: EventTime) -> Result<Option<(&[u8], Row<'_>)>, ScratchError> {
         self.since_swept += 1;
         let from = spanned_from(end, self.size);
-        let span = self.spans.at_mut(at)?;
-        span.drop_before(from, &self.layout);
-        span.merge_into(&mut self.window, &self.layout);
-        Some((span.key(), self.window.row()))
+        let key = self.spans.window(at, from, &mut self.window, &self.layout)?;
+        Ok(key.map(|key| (key, self.window.row())))
+    }
+
+    /// Has spans leave memory where they take more than they may; not while records of their keys wait for results.
+    fn make_room(&mut self) -> Result<(), ScratchError> {
+        let Some(most) = self.most.filter(|most| self.spans.bytes() > *most) else { return Ok(()) };
+        // Not for each record anew.
+        self.spans.make_room(most / 4 * 3, &self.layout)
     }
 
     /// Forgets keys whose records are all too old for any window to come; at most one look at a key for each result.
-    fn sweep(&mut self) {
-        let Some(taken) = self.taken.filter(|_| self.since_swept > self.spans.len()) else { return };
+    fn sweep(&mut self) -> Result<(), ScratchError> {
+        let Some(taken) = self.taken.filter(|_| self.since_swept > self.spans.looks()) else { return Ok(()) };
         self.since_swept = 0;
-        self.spans.drop_before(spanned_from(taken.time, self.size));
+        self.spans.drop_before(spanned_from(taken.time, self.size), &self.layout)
     }
 }
 

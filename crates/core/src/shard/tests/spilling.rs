@@ -13,6 +13,7 @@ use crate::{
     fragments::{BY_KEY, Fragment, KeyRow},
     job::SessionSpec,
     runs::{ChunkId, Chunks, Part},
+    spans::tests::MemoryScratch,
     time::Tick,
 };
 
@@ -197,6 +198,7 @@ proptest! {
         let take_over = |state: ShardState, gives: bool, now: u64| {
             let mut shard = ShardMachine::take_over(Shard(0), &job, limits, state, 7, AssignmentId::default()).unwrap();
             shard.set_memory(Some(share));
+            shard.set_scratch(Box::new(MemoryScratch::default()));
             shard.set_early(gives.then_some(Span(1)), Tick(now));
             shard
         };
@@ -392,7 +394,8 @@ fn a_chunk_that_does_not_read_stops_the_shard_before_it_commits() {
     shard.announce(&announcement(1, 1, 100, &[]));
     shard.apply(&frame(0, 1, 100, &[(50, "a", 1)]));
     assert!(shard.plan().is_none());
-    assert_eq!(shard.failed().map(|failed| failed.reason.as_str()), Some("it was never stored"));
+    let Some(Failure::Unreadable(unreadable)) = shard.failed() else { panic!("{:?}", shard.failed()) };
+    assert_eq!(unreadable.reason, "it was never stored");
 }
 
 #[test]
