@@ -393,12 +393,14 @@ pub(crate) struct PartWriter {
     chunk_bytes: usize,
     first: Option<Box<[u8]>>,
     body: Vec<u8>,
+    /// Chunks before this have been released.
+    released: usize,
 }
 
 impl PartWriter {
     pub(crate) const fn new(slice: EventTime, run: u64, file: u64, chunk_bytes: usize) -> Self {
         let part = Part { slice, run, file, rows: 0, bytes: 0, chunks: Vec::new() };
-        Self { part, chunk_bytes, first: None, body: Vec::new() }
+        Self { part, chunk_bytes, first: None, body: Vec::new(), released: 0 }
     }
 
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
@@ -414,11 +416,12 @@ impl PartWriter {
         }
     }
 
-    /// Takes the bytes of the chunks that are full, for a store.
+    /// Takes the bytes of the chunks that have become full since this was last called, for a store.
     pub(crate) fn release(&mut self) -> Vec<(ChunkId, Arc<[u8]>)> {
-        let full = self.part.held().collect();
-        self.part.forget_held();
-        full
+        let full = self.part.chunks.iter_mut().enumerate().skip(self.released);
+        let held: Vec<_> = full.filter_map(|(index, chunk)| Some((index, chunk.held.take()?))).collect();
+        self.released = self.part.chunks.len();
+        held.into_iter().map(|(index, bytes)| (self.part.id(index), bytes)).collect()
     }
 
     pub(crate) fn finish(mut self) -> Part {
