@@ -367,7 +367,7 @@ impl ShardMachine {
         if !(over || self.memory.wanted) {
             return false;
         }
-        self.memory.full = over && self.state.runs.held_bytes() > share;
+        self.memory.full = over && self.state.runs.held_bytes() > share / 2;
         !self.memory.full
     }
 
