@@ -4,15 +4,20 @@
 
 use std::{env, path::Path, process::ExitCode};
 
+use tidegate_allocator::Allocator;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let called = env::args_os().next().unwrap_or_default();
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("ingest") => tidegate_ingest::program::main(),
         Some("watermark-coordinator") => tidegate_coordinator::program::main(),
-        Some("window-worker") => tidegate_worker::program::main(),
+        Some("window-worker") => {
+            tidegate_allocator::give_back_soon();
+            tidegate_worker::program::main()
+        }
         _ => tidegate_cli::main(),
     }
 }

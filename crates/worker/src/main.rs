@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use tidegate_allocator::Allocator;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    tidegate_allocator::give_back_soon();
     tidegate_worker::program::main()
 }
