@@ -128,6 +128,7 @@ impl Actor {
         let Holdings { producer, cache, .. } = holdings;
         close(producer);
         let stops = self.leave == Some(Leave::Stopping);
+        let _turn = if stops { Some(self.ground.closing.lock().await) } else { None };
         if let Err(error) = spawn_blocking(move || cache.close(stops)).await {
             tracing::warn!(shard = self.shard.0, %error, "the local store was not written to its end");
         }

@@ -36,6 +36,8 @@ const INTERVAL: u64 = 1_000;
 /// Pending blocks beyond this are merged: a key's value counts once.
 const MERGE_BYTES: usize = 8 << 20;
 const MIN_MERGE_BYTES: usize = 256 << 10;
+/// Rows up to this are still written when a shard is closed.
+const CLOSE_BYTES: usize = 1 << 20;
 /// A store that is behind for so long, in ms, asks for a run.
 const BEHIND: u64 = 30_000;
 
@@ -408,10 +410,13 @@ impl ShardCache {
         self.behind.is_some()
     }
 
-    /// Lets go of the store; where the shard is to be found again, writes what is pending, at 8–16 µs a key. Blocks.
+    /// Lets go of the store; where the shard is to be found again, writes what is pending, unless that is much: rows cost 8–16 µs each
+    /// to write here, and about one to read from the log, where the next owner finds them. Blocks.
     pub(crate) fn close(mut self, write: bool) {
         self.await_writer();
-        let writes = [self.take_run(), self.take_rows()];
+        let run = self.take_run();
+        let rows = if self.rows.memory() <= CLOSE_BYTES { self.take_rows() } else { None };
+        let writes = [run, rows];
         let State::Ready(store) = &mut self.state else { return };
         if !write {
             return;

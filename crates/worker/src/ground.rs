@@ -13,6 +13,7 @@ use tidegate_job::Job;
 use tidegate_kafka::{Admin, KafkaConfig, TransactionOptions};
 use tidegate_runtime::{backoff::Backoff, clock::Clock};
 use tidegate_store::Stores;
+use tokio::sync::Mutex;
 
 use crate::{
     cache::CacheWriter,
@@ -50,6 +51,8 @@ pub(crate) struct Ground {
     pub(crate) stats: Arc<Stats>,
     /// How many shards share `state.memory`.
     pub(crate) shards: Arc<AtomicUsize>,
+    /// The turn to write a local store to its end: all shards at once would take more memory than they ever did.
+    pub(crate) closing: Arc<Mutex<()>>,
 }
 
 /// What a ground is laid of.
@@ -88,6 +91,7 @@ impl Ground {
             stores,
             stats,
             shards: Arc::default(),
+            closing: Arc::default(),
         })
     }
 }

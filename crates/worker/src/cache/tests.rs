@@ -110,3 +110,16 @@ fn a_cache_follows_the_log_and_is_found_where_it_was_left() {
     let identity = stores.shard(3).unwrap().identity().unwrap().unwrap();
     assert_eq!((identity.sequence, identity.changelog_offset), (2, 102));
 }
+
+#[test]
+fn many_rows_that_wait_when_a_shard_is_closed_are_left_to_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = Stores::open(directory.path(), [1; 16]).unwrap();
+    let mut cache = ShardCache::new(stores.clone(), Shard(3), JobId([1; 16]), OPERATOR);
+    assert_eq!(cache.reclaim().unwrap().identity().unwrap(), None);
+    let value = vec![1; 2 * CLOSE_BYTES];
+    let (large, offset) = block(1, None, &[(20, "a", &value)]);
+    cache.committed(large, offset, Tick(0));
+    cache.close(true);
+    assert_eq!(stores.shard(3).unwrap().identity().unwrap(), None, "it was not written by half either");
+}
