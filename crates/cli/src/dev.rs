@@ -22,7 +22,7 @@ use crate::{
     services::{self, Deployment, Service},
     status::{self, StatusClient},
     topics,
-    verify::{self, Verdict},
+    verify::{self, Earlier, Verdict},
 };
 
 /// The demo's job, used when none is given.
@@ -191,7 +191,8 @@ async fn finish(args: &DevArgs, job: &Job, kafka: &KafkaConfig, last: Option<v1:
         if !verify {
             return Ok(true);
         }
-        let verdict: Verdict = verify::verify(&job, &kafka, last.as_ref().and_then(status::watermark))?;
+        let verdict: Verdict =
+            verify::verify(&job, &kafka, &Earlier::default(), last.as_ref().and_then(status::watermark))?;
         println!("{verdict}");
         Ok(verdict.mismatches() == 0)
     })

@@ -41,6 +41,18 @@ pub(crate) fn read_all(
     drain(kafka, topic, PATIENCE, on_record).with_context(|| format!("reading topic `{topic}`"))
 }
 
+/// The same of topics one after the other.
+///
+/// # Errors
+/// As [`read_all`].
+pub(crate) fn read_each<'a>(
+    kafka: &KafkaConfig,
+    topics: impl IntoIterator<Item = &'a String>,
+    mut on_record: impl FnMut(Record<'_>) -> Result<()>,
+) -> Result<()> {
+    topics.into_iter().try_for_each(|topic| read_all(kafka, topic, &mut on_record))
+}
+
 /// Makes the source topic if it is not there; gives its number of partitions.
 ///
 /// # Errors

@@ -59,9 +59,34 @@ pub(crate) struct VerifyArgs {
     /// Windows that ended by then must have a result, none other may: milliseconds since the Unix epoch
     #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     watermark: i64,
+    #[command(flatten)]
+    earlier: Earlier,
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Topics that the job wrote to before its file named others: what is out in them stays there.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Earlier {
+    /// Result topics that the job had before the one in its file, oldest first, separated by commas
+    #[arg(long = "earlier-results", value_name = "TOPICS", value_delimiter = ',')]
+    results: Vec<String>,
+    /// Dead-letter topics that the job had before the one in its file, separated by commas
+    #[arg(long = "earlier-dead-letters", value_name = "TOPICS", value_delimiter = ',')]
+    dead_letters: Vec<String>,
+}
+
+impl Earlier {
+    /// All result topics, that of the job file last.
+    fn results<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a String> {
+        self.results.iter().chain([&job.sink.topic])
+    }
+
+    /// All dead-letter topics, that of the job file last.
+    fn dead_letters<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a String> {
+        self.dead_letters.iter().chain([&job.dead_letter.topic])
+    }
 }
 
 /// Runs `tidegate verify`; true when nothing differs.
@@ -73,7 +98,8 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<bool> {
         .with_context(|| format!("cannot read the job file {}", args.job.display()))?;
     let job = JobFile::parse(&text, &args.job.display().to_string())?;
     let kafka = args.access.config(&args.kafka, "tidegate-verify")?;
-    let verdict = tokio::task::spawn_blocking(move || verify(&job, &kafka, Some(args.watermark))).await??;
+    let compared = move || verify(&job, &kafka, &args.earlier, Some(args.watermark));
+    let verdict = tokio::task::spawn_blocking(compared).await??;
     if args.json {
         println!("{}", serde_json::to_string(&verdict)?);
     } else {
@@ -86,7 +112,12 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<bool> {
 ///
 /// # Errors
 /// When a topic cannot be read.
-pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> Result<Verdict> {
+pub(crate) fn verify(
+    job: &Job,
+    kafka: &KafkaConfig,
+    earlier: &Earlier,
+    watermark: Option<i64>,
+) -> Result<Verdict> {
     if job.core.watermark.on_future == OnFuture::Clamp {
         bail!(
             "watermark.on_future: a clamped record counts as of its arrival, which is nowhere written down: a batch cannot \
@@ -100,7 +131,7 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
         );
     }
     let mut verdict = Verdict::default();
-    let letters = dead_letters(job, kafka, &mut verdict)?;
+    let letters = dead_letters(job, kafka, earlier, &mut verdict)?;
     let returned = Returned::read(job, kafka)?;
     // What dead letters may add to windows.
     let mut late = Late::default();
@@ -176,14 +207,14 @@ pub(crate) fn verify(job: &Job, kafka: &KafkaConfig, watermark: Option<i64>) -> 
         OperatorSpec::Windows(_) => {}
         OperatorSpec::Sessions(spec) => windows = sessions(spec, unplaced),
         OperatorSpec::Sliding(spec) => {
-            spans.compare(job, spec.size, kafka, watermark, &mut verdict)?;
+            spans.compare(job, spec.size, (kafka, earlier), watermark, &mut verdict)?;
             return Ok(verdict);
         }
         OperatorSpec::Reorder => {
-            order.compare(job, kafka, watermark, &mut verdict)?;
+            order.compare(job, (kafka, earlier), watermark, &mut verdict)?;
             return Ok(verdict);
         }
     }
-    compare(job, kafka, watermark, (&windows, &late), &mut verdict)?;
+    compare(job, (kafka, earlier), watermark, (&windows, &late), &mut verdict)?;
     Ok(verdict)
 }

@@ -11,7 +11,7 @@ use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Record};
 
 use super::{
-    Difference, Parsed, Verdict,
+    Difference, Earlier, Parsed, Verdict,
     windows::{session_end, windows_of},
 };
 use crate::topics;
@@ -30,10 +30,11 @@ pub(super) struct Letter {
 pub(super) fn dead_letters(
     job: &Job,
     kafka: &KafkaConfig,
+    earlier: &Earlier,
     verdict: &mut Verdict,
 ) -> Result<HashMap<(u32, u64), Letter>> {
     let mut letters = HashMap::new();
-    topics::read_all(kafka, &job.dead_letter.topic, |record| {
+    topics::read_each(kafka, earlier.dead_letters(job), |record| {
         let text = |name: &str| {
             record.header(name).flatten().map(|value| String::from_utf8_lossy(value).into_owned())
         };
@@ -58,8 +59,7 @@ pub(super) fn dead_letters(
         };
         let place = (u32::try_from(partition)?, u64::try_from(offset)?);
         if letters.insert(place, letter).is_some() {
-            verdict
-                .differ(Difference::Duplicated, format_args!("{place:?} is in the dead-letter topic twice"));
+            verdict.differ(Difference::Duplicated, format_args!("{place:?} is a dead letter twice"));
         }
         Ok(())
     })?;

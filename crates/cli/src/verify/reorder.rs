@@ -9,7 +9,7 @@ use anyhow::Result;
 use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Record, Timestamp};
 
-use super::{Difference, Parsed, Verdict, read};
+use super::{Difference, Earlier, Parsed, Verdict, read};
 use crate::topics;
 
 /// Partition and offset in the source topic.
@@ -33,12 +33,12 @@ impl Order {
     pub(super) fn compare(
         mut self,
         job: &Job,
-        kafka: &KafkaConfig,
+        (kafka, earlier): (&KafkaConfig, &Earlier),
         watermark: Option<i64>,
         verdict: &mut Verdict,
     ) -> Result<()> {
         let mut came: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        topics::read_all(kafka, &job.sink.topic, |record| {
+        topics::read_each(kafka, earlier.results(job), |record| {
             match read(job, &record) {
                 Ok(parsed) => came.entry(parsed.key).or_default().push(print(&record)),
                 Err(reason) => {

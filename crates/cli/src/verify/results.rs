@@ -8,17 +8,17 @@ use tidegate_core::job::{AggregateFn, OperatorSpec};
 use tidegate_job::Job;
 use tidegate_kafka::KafkaConfig;
 
-use super::{Difference, Inputs, Verdict, Window, parts::Parts, replayed::Late};
+use super::{Difference, Earlier, Inputs, Verdict, Window, parts::Parts, replayed::Late};
 use crate::topics;
 
 pub(super) fn compare(
     job: &Job,
-    kafka: &KafkaConfig,
+    (kafka, earlier): (&KafkaConfig, &Earlier),
     watermark: Option<i64>,
     (expected, late): (&BTreeMap<Window, Inputs>, &Late),
     verdict: &mut Verdict,
 ) -> Result<()> {
-    let results = results(job, kafka, verdict)?;
+    let results = results(job, (kafka, earlier), verdict)?;
     let first = first_aggregates(job, kafka)?;
     verdict.windows = results.len() as u64;
     let parts = Parts::of(&results);
@@ -77,10 +77,14 @@ pub(super) fn compare(
 }
 
 /// The highest revision of each (key, window) that is over.
-fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<HashMap<Window, (u64, Value)>> {
+fn results(
+    job: &Job,
+    (kafka, earlier): (&KafkaConfig, &Earlier),
+    verdict: &mut Verdict,
+) -> Result<HashMap<Window, (u64, Value)>> {
     let mut results: HashMap<Window, (u64, Value)> = HashMap::new();
     let mut revisions = BTreeSet::new();
-    topics::read_all(kafka, &job.sink.topic, |record| {
+    topics::read_each(kafka, earlier.results(job), |record| {
         let result: Value =
             serde_json::from_slice(record.value().unwrap_or_default()).context("a result is not JSON")?;
         let key = result.get("key").and_then(Value::as_str).context("a result without key")?.to_owned();

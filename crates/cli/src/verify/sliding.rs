@@ -8,7 +8,9 @@ use tidegate_core::time::Span;
 use tidegate_job::Job;
 use tidegate_kafka::KafkaConfig;
 
-use super::{Difference, Parsed, Verdict, Window, aggregates::Inputs, check_result, first_aggregates};
+use super::{
+    Difference, Earlier, Parsed, Verdict, Window, aggregates::Inputs, check_result, first_aggregates,
+};
 use crate::topics;
 
 /// Partition and offset in the source topic.
@@ -34,11 +36,11 @@ impl Spans {
         mut self,
         job: &Job,
         size: Span,
-        kafka: &KafkaConfig,
+        (kafka, earlier): (&KafkaConfig, &Earlier),
         watermark: Option<i64>,
         verdict: &mut Verdict,
     ) -> Result<()> {
-        let mut results = results(job, kafka, verdict)?;
+        let mut results = results(job, (kafka, earlier), verdict)?;
         let original = first_aggregates(job, kafka)?;
         verdict.windows = results.len() as u64;
         for (key, records) in &mut self.records {
@@ -93,11 +95,11 @@ impl Spans {
 }
 
 /// The results by the place of their record.
-fn results(job: &Job, kafka: &KafkaConfig, verdict: &mut Verdict) -> Result<Found> {
+fn results(job: &Job, (kafka, earlier): (&KafkaConfig, &Earlier), verdict: &mut Verdict) -> Result<Found> {
     let mut results = HashMap::new();
     // Of each partition of the topic, where its last result stands: they come in order.
     let mut last: HashMap<(u32, String), (i64, Place)> = HashMap::new();
-    topics::read_all(kafka, &job.sink.topic, |record| {
+    topics::read_each(kafka, earlier.results(job), |record| {
         let result: Value =
             serde_json::from_slice(record.value().unwrap_or_default()).context("a result is not JSON")?;
         let key = result.get("key").and_then(Value::as_str).context("a result without key")?.to_owned();
