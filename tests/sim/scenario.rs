@@ -171,6 +171,7 @@ impl Scenario {
                 snapshot_log_bytes: *dice.pick(&[300, 3_000, 1 << 20]),
                 snapshot_step: *dice.pick(&[20, 100, 64 << 10]),
                 chunk_bytes: *dice.pick(&[1, 60, 4_000]),
+                looks: 3,
             },
             memory: *dice.pick(&[None, Some(0), Some(700), Some(2_500)]),
             pace: Pace {

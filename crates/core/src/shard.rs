@@ -62,6 +62,8 @@ pub struct Limits {
     pub snapshot_step: usize,
     /// About how many bytes of rows a chunk of a run holds.
     pub chunk_bytes: usize,
+    /// How many keys are looked up in runs at a time while sessions close; then others have their turn, until the next commit is known.
+    pub looks: usize,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             snapshot_log_bytes: 4 << 20,
             snapshot_step: 64 << 10,
             chunk_bytes: CHUNK_BYTES,
+            looks: 4_096,
         }
     }
 }
@@ -106,6 +109,8 @@ pub struct ShardMachine {
     walk: Option<Walk>,
     /// Where the looks for sessions in runs have come to, while they close.
     looks: Looks,
+    /// How many more there may be before the next commit.
+    looks_left: usize,
     /// What the keys have in their sliding windows, once a result was due.
     sliding: Option<sliding::Sliding>,
     /// For these, until then.
@@ -223,6 +228,7 @@ impl ShardMachine {
             window: None,
             walk: None,
             looks: Looks::default(),
+            looks_left: limits.looks,
             sliding: None,
             scratch: None,
             alone,

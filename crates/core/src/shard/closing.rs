@@ -22,8 +22,9 @@ impl ShardMachine {
         self.close();
     }
 
-    /// Emits the windows that ended by W_s until all are out or the next commit is full.
+    /// Emits the windows that ended by W_s until all are out, the next commit is full, or enough has been looked up for now.
     pub(super) fn close(&mut self) {
+        self.looks_left = self.limits.looks.max(1);
         match self.state.operator {
             Operator::Windows(grid) => self.close_windows(grid),
             Operator::Sessions(_) => self.close_sessions(),
@@ -66,6 +67,8 @@ impl ShardMachine {
 
     pub(super) fn end_closing(&mut self) {
         self.state.closing = None;
+        // The last commit may have said that it goes on, and nothing more come of it.
+        self.dirty.watermark = true;
         self.looks = Looks::default();
         if let Some(watermark) = self.state.watermark {
             self.state.purge(watermark.minus(self.retention));

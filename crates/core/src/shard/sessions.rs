@@ -75,7 +75,7 @@ impl ShardMachine {
         Late::DeadLettered
     }
 
-    /// Emits the sessions that ended by W_s until all are out or the next commit is full.
+    /// Emits the sessions that ended by W_s until all are out, the next commit is full, or enough has been looked up for now.
     pub(super) fn close_sessions(&mut self) {
         if let Err(unreadable) = self.close_due_sessions() {
             self.failed = Some(unreadable.into());
@@ -99,6 +99,9 @@ impl ShardMachine {
                 }
                 Emitted::Nothing => return Ok(()),
             }
+            if self.looks_left == 0 {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -108,6 +111,8 @@ impl ShardMachine {
         let Operator::Sessions(sessions) = &self.state.operator else { return Ok(Emitted::All) };
         let mut in_memory = sessions.ending(end).into_iter().peekable();
         let (mut last, mut emitted) = (after, false);
+        // Behind `last`, where nothing ended.
+        let mut looked_at = None;
         loop {
             let of_memory =
                 in_memory.peek().and_then(|place| self.session_at(*place)).map(|session| session.key);
@@ -117,6 +122,9 @@ impl ShardMachine {
             };
             let (from_memory, from_runs) = (of_memory == Some(&*key), of_runs == Some(&*key));
             let is_out = last.as_ref().is_some_and(|last| key <= *last);
+            if !is_out && self.looks_left == 0 {
+                return Ok(looked_at.or(last.filter(|_| emitted)).map_or(Emitted::Nothing, Emitted::UpTo));
+            }
             let ended = if is_out { Ended::default() } else { self.what_ends(end, &key)? };
             let is_something = !ended.is_nothing();
             if is_something && self.is_full() {
@@ -130,7 +138,9 @@ impl ShardMachine {
             }
             if is_something {
                 self.emit_ended(&key, ended);
-                (last, emitted) = (Some(key), true);
+                (last, emitted, looked_at) = (Some(key), true, None);
+            } else if !is_out {
+                looked_at = Some(key);
             }
         }
     }

@@ -73,6 +73,7 @@ impl ShardMachine {
             ended.session = sessions.ends_at(key, end).map(Whole::InMemory);
             return Ok(ended);
         }
+        self.looks_left = self.looks_left.saturating_sub(1);
         // Keys of one end come in order.
         for joined in self.state.sessions_of(key, &mut self.looks)? {
             ended.outdated.extend(joined.outdated.into_iter().filter(|out| out.end == end));

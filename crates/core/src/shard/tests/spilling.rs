@@ -185,7 +185,7 @@ proptest! {
             }
             _ => spec(size.max(step), step, lateness),
         };
-        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk };
+        let limits = Limits { commit_bytes: limit, snapshot_log_bytes: log_limit, snapshot_step: 40, chunk_bytes: chunk, ..Limits::default() };
         let (mut provisional, mut now) = (Provisional::default(), 0);
         let (mut out, mut plain_out) = (Vec::new(), Vec::new());
         let early = early && matches!(kind, 2 | 3);
@@ -379,6 +379,53 @@ fn a_late_record_meets_no_session_that_a_compaction_has_left_out_of_the_runs() {
     let results: Vec<_> =
         follow(&mut shard).results.into_iter().map(|row| (row.start.0, row.end.0)).collect();
     assert_eq!(results, [(5, 15)]);
+}
+
+#[test]
+fn sessions_in_runs_are_looked_up_some_at_a_time_with_a_commit_between_and_after_a_restore_too() {
+    let operator = OperatorSpec::Sessions(SessionSpec { gap: Span(10), cut: None });
+    let job = JobSpec { operator, ..spec(1, 1, 0) };
+    let limits = Limits { looks: 3, ..Limits::default() };
+    let (mut shard, mut follower) = (owner_with(&job, limits), genesis(&job));
+    let chunks = Arc::new(MemoryChunks::default());
+    let keys: Vec<_> = (0..20).map(|n| format!("k{n:02}")).collect();
+    let at = |time: i64| keys.iter().map(|key| (time, key.as_str(), 1)).collect::<Vec<_>>();
+    shard.state.set_store(chunks.clone());
+    shard.set_memory(Some(1 << 20));
+    shard.announce(&announcement(1, 1, 11, &[]));
+    shard.apply(&frame(0, 0, 1, &at(1)));
+    shard.want_run();
+    let spilled = commit(&mut shard);
+    follower.fold(&spilled.block).unwrap();
+    for (id, bytes) in shard.state().runs().held() {
+        chunks.put(id, bytes);
+    }
+    // All go on, so that nothing ends where what is in the run does.
+    shard.apply(&frame(0, 20, 11, &at(5)));
+    assert!(shard.state().closing.is_some(), "three of twenty have been looked up");
+    shard.announce(&announcement(2, 1, 15, &[]));
+    let (mut commits, mut results) = (0, Vec::new());
+    let mut next = 40;
+    while let Some(commit) = shard.plan() {
+        assert!(commit.results.len() <= 3, "{} results of three looks", commit.results.len());
+        follower.fold(&commit.block).unwrap();
+        assert_eq!(follower.canonical(), shard.state().canonical());
+        results.extend(commit.results.iter().map(|row| (row.key.clone(), row.start.0, row.end.0)));
+        commits += 1;
+        let mut state = follower.clone();
+        state.set_store(chunks.clone());
+        shard = ShardMachine::take_over(Shard(0), &job, limits, state, 7 + commits, AssignmentId::default())
+            .unwrap();
+        shard.set_memory(Some(1 << 20));
+        shard.announce(&announcement(2 + commits, 1, 15, &[]));
+        if shard.takes_frames() && next == 40 {
+            shard.apply(&frame(0, next, 15, &[]));
+            next += 1;
+        }
+    }
+    let expected: Vec<_> = keys.iter().map(|key| (key.clone().into_bytes(), 1, 15)).collect();
+    assert_eq!(results, expected, "each once, in order");
+    assert!(commits > 12, "{commits} commits");
 }
 
 #[test]
