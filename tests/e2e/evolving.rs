@@ -81,6 +81,62 @@ fn goes_on(bootstrap: &str) {
     assert!(log.contains("`aggregates[2]` is not there in the job file"), "{log}");
 }
 
+/// Results and dead letters go to other topics from then on, and what is out in the earlier ones counts.
+fn goes_on_in_other_topics(bootstrap: &str) {
+    let (name, source) = job::new_source(bootstrap, "moves", 1);
+    let [results, letters] = ["out", "dead"].map(|what| format!("{name}-{what}"));
+    let kept = format!("dead_letter: {{ topic: {letters}, replay: {{ ttl: 1h }} }}");
+    let before = job(&name, "").replace(&format!("dead_letter: {{ topic: {letters} }}"), &kept);
+    let after = before.replace(&results, &format!("{results}-2")).replace(&letters, &format!("{letters}-2"));
+    let mut services = Services::new(bootstrap, &before);
+    services.start_all();
+    let producer = plain(bootstrap);
+    send(&producer, &source, 0, 0..2_500);
+    until_results(bootstrap, &results, SHARDS, 2 * USERS);
+    let comes_back = |services: &mut Services, late: std::ops::Range<i64>, wanted: u64| {
+        send(&producer, &source, 0, late);
+        services.until("the dead letters", |status| {
+            let stats = status.workers.iter().filter_map(|worker| worker.stats.as_ref());
+            let dead: u64 = stats.flat_map(|stats| &stats.shards).map(|shard| shard.dead_lettered).sum();
+            (dead == wanted).then_some(())
+        });
+        let said = services.replay(&name, &["--wait"]);
+        assert!(said.contains("applied 7, expired 0, known 0, failed 0"), "{said}");
+    };
+    comes_back(&mut services, 0..7, 7);
+
+    ["ingest", "window-worker", "watermark-coordinator"].iter().for_each(|service| services.stop(service));
+    services.set_job(&after);
+    services.start_all();
+    services.until("a coordinator", |_| Some(()));
+    comes_back(&mut services, 7..14, 14);
+    let corrected = until_results(bootstrap, &format!("{results}-2"), SHARDS, USERS);
+    assert!(
+        corrected.iter().all(|result| result["pane"] == "replay" && result["revision"] == 2),
+        "{corrected:?}"
+    );
+    let sum: u64 = corrected.iter().map(|result| result["n"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 1_014, "{corrected:?}");
+
+    let earlier = ["--earlier-results", &results, "--earlier-dead-letters", &letters];
+    let said = services.verify_with(2_399, &earlier);
+    assert!(said.contains("dead_letters=14") && said.contains("replayed=14"), "{said}");
+    assert!(said.contains("mismatches=0"), "{said}");
+    let alone = services.tidegate_on_topics("verify", &["--watermark", "2399"]);
+    assert!(!alone.status.success(), "what is in the earlier topics is missing");
+}
+
+#[test]
+fn topics_are_others_from_then_on_and_dead_letters_of_both_come_back() {
+    goes_on_in_other_topics(dev_kafka().bootstrap());
+}
+
+#[test]
+fn topics_are_others_from_then_on_and_dead_letters_of_both_come_back_on_apache_kafka() {
+    let Some(broker) = tidegate_tests::apache_kafka() else { return };
+    goes_on_in_other_topics(broker.bootstrap());
+}
+
 #[test]
 fn an_aggregate_is_added_in_the_middle_of_a_window() {
     goes_on(dev_kafka().bootstrap());

@@ -183,7 +183,7 @@ fn dead_letters(bootstrap: &str, topic: &str) -> BTreeMap<String, u64> {
 
 impl Services {
     /// Runs `tidegate replay` to its end; what it says.
-    fn replay(&self, job: &str, arguments: &[&str]) -> String {
+    pub fn replay(&self, job: &str, arguments: &[&str]) -> String {
         let output = self.tidegate(&[&["replay", job], arguments].concat());
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));

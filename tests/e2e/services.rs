@@ -260,7 +260,13 @@ impl Services {
 
     /// Compares with the batch answer; gives the verdict.
     pub fn verify(&self, watermark: i64) -> String {
-        let output = self.tidegate_on_topics("verify", &["--watermark", &watermark.to_string()]);
+        self.verify_with(watermark, &[])
+    }
+
+    /// The same with further flags.
+    pub fn verify_with(&self, watermark: i64, flags: &[&str]) -> String {
+        let watermark = watermark.to_string();
+        let output = self.tidegate_on_topics("verify", &[&["--watermark", &watermark], flags].concat());
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         said

@@ -131,8 +131,8 @@ pub(crate) fn verify(
         );
     }
     let mut verdict = Verdict::default();
-    let letters = dead_letters(job, kafka, earlier, &mut verdict)?;
     let returned = Returned::read(job, kafka)?;
+    let letters = dead_letters(job, kafka, (earlier, &returned), &mut verdict)?;
     // What dead letters may add to windows.
     let mut late = Late::default();
     let (mut order, mut spans) = (Order::default(), Spans::default());

@@ -5,20 +5,21 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use tidegate_core::{
     job::OperatorSpec,
+    replay_request::partition_of_topic,
     time::{Offset, Partition},
 };
 use tidegate_job::Job;
 use tidegate_kafka::{KafkaConfig, Record};
 
 use super::{
-    Difference, Earlier, Parsed, Verdict,
+    Difference, Earlier, Parsed, Returned, Verdict,
     windows::{session_end, windows_of},
 };
 use crate::topics;
 
 #[derive(Debug)]
 pub(super) struct Letter {
-    /// Where it is in the dead-letter topic.
+    /// Where it is in the dead-letter topics, as shards name it.
     pub(super) at: (Partition, Offset),
     pub(super) reason: String,
     pub(super) watermark: Option<i64>,
@@ -30,11 +31,26 @@ pub(super) struct Letter {
 pub(super) fn dead_letters(
     job: &Job,
     kafka: &KafkaConfig,
-    earlier: &Earlier,
+    (earlier, returned): (&Earlier, &Returned),
     verdict: &mut Verdict,
 ) -> Result<HashMap<(u32, u64), Letter>> {
     let mut letters = HashMap::new();
-    topics::read_each(kafka, earlier.dead_letters(job), |record| {
+    for topic in earlier.dead_letters(job) {
+        let number = returned.number_of(topic);
+        letters_of(job, kafka, (topic, number), verdict, &mut letters)?;
+    }
+    Ok(letters)
+}
+
+/// The dead letters in the topic that has this number among those of the job.
+fn letters_of(
+    job: &Job,
+    kafka: &KafkaConfig,
+    (topic, topic_number): (&str, u32),
+    verdict: &mut Verdict,
+    letters: &mut HashMap<(u32, u64), Letter>,
+) -> Result<()> {
+    topics::read_all(kafka, topic, |record| {
         let text = |name: &str| {
             record.header(name).flatten().map(|value| String::from_utf8_lossy(value).into_owned())
         };
@@ -50,7 +66,7 @@ pub(super) fn dead_letters(
             bail!("a dead letter without partition and offset")
         };
         let letter = Letter {
-            at: (record.partition(), record.offset()),
+            at: (partition_of_topic(topic_number, record.partition()), record.offset()),
             reason: text("tidegate-reason").unwrap_or_default(),
             watermark: number("tidegate-watermark"),
             missed: number("tidegate-window-start").zip(number("tidegate-window-end")),
@@ -62,8 +78,7 @@ pub(super) fn dead_letters(
             verdict.differ(Difference::Duplicated, format_args!("{place:?} is a dead letter twice"));
         }
         Ok(())
-    })?;
-    Ok(letters)
+    })
 }
 
 pub(super) fn check_late(

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
+use tidegate_coordinator::replay_record::{DeadLetterTopic, ReplayRecord};
 use tidegate_core::{
     block::{Assembler, Change},
     entry::EntryKey,
@@ -19,10 +20,14 @@ use crate::topics;
 
 /// What each shard has answered for.
 #[derive(Debug, Default)]
-pub(super) struct Returned(HashMap<u32, Answered>);
+pub(super) struct Returned {
+    shards: HashMap<u32, Answered>,
+    /// The dead-letter topics that replays were asked of, by their numbers.
+    topics: Vec<DeadLetterTopic>,
+}
 
 impl Returned {
-    /// Reads the changelog of a job that asks for replays.
+    /// Reads the changelog of a job that asks for replays, and which replays there were.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -40,12 +45,28 @@ impl Returned {
                 let Change::Upsert(key, value) = change? else { continue };
                 if let Some(EntryKey::Answered(partition, at)) = EntryKey::decode(key) {
                     let block = AnsweredBlock::decode(value).context("a replayed set does not read")?;
-                    returned.0.entry(shard).or_default().restore(partition, at, block);
+                    returned.shards.entry(shard).or_default().restore(partition, at, block);
                 }
             }
             Ok(())
         })?;
+        let mut newest = None;
+        topics::read_all(kafka, &job.control_topic(), |record| {
+            let number = record.key().and_then(ReplayRecord::number_of);
+            if let (true, Some(value)) = (number.is_some() && number >= newest, record.value()) {
+                let replay =
+                    ReplayRecord::decode(value).map_err(|why| anyhow!("a replay's record: {why}"))?;
+                (newest, returned.topics) = (number, replay.topics);
+            }
+            Ok(())
+        })?;
         Ok(returned)
+    }
+
+    /// The number under which shards keep what they have answered for of a dead-letter topic.
+    pub(super) fn number_of(&self, topic: &str) -> u32 {
+        let known = self.topics.iter().rposition(|known| known.name == topic);
+        u32::try_from(known.unwrap_or(self.topics.len())).unwrap_or(u32::MAX)
     }
 
     /// What became of a dead letter that came back; `None`: it did not.
@@ -61,7 +82,7 @@ impl Returned {
             KeySource::Field(_) => parsed.key.as_bytes(),
         };
         let (partition, offset) = letter.at;
-        self.0.get(&Shard::of(key, job.core.shards).0)?.outcome(partition, offset)
+        self.shards.get(&Shard::of(key, job.core.shards).0)?.outcome(partition, offset)
     }
 }
 
