@@ -14,13 +14,11 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::Pem;
+use crate::{Pem, https};
 
 /// An identity provider; it goes on until the process ends.
 #[derive(Clone, Debug)]
@@ -64,11 +62,7 @@ impl IdentityProvider {
         }]});
         std::fs::write(folder.path().join("keys.json"), keys.to_string())?;
 
-        let chain = CertificateDer::pem_file_iter(&pem.cert)?.collect::<Result<Vec<_>, _>>()?;
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&pem.key)?)?;
-        let (config, key) = (Arc::new(config), Arc::new(key));
+        let (config, key) = (https::config(pem)?, Arc::new(key));
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let state = State {
             client: (id.to_owned(), secret.to_owned()),

@@ -7,6 +7,7 @@ mod apache;
 mod authority;
 pub mod clients;
 mod dev;
+mod https;
 mod identity;
 mod registry;
 mod requirement;

@@ -1,17 +1,21 @@
 //! A schema registry that holds what a test puts into it, over HTTP in the test's own process.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+
+use crate::{Pem, https};
 
 /// A registry; it goes on until the process ends.
 #[derive(Clone, Debug)]
 pub struct SchemaRegistry {
+    scheme: &'static str,
     address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -29,13 +33,28 @@ struct State {
 impl SchemaRegistry {
     /// Starts an empty registry on a free port.
     pub fn start() -> Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// The same over TLS.
+    pub fn start_secured(pem: &Pem) -> Result<Self> {
+        Self::start_with(Some(https::config(pem)?))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let registry = Self { address: listener.local_addr()?, state: Arc::default() };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let registry = Self { scheme, address: listener.local_addr()?, state: Arc::default() };
         let state = Arc::clone(&registry.state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away in between is none of the test's affair.
-                let _ = serve(&stream, &state);
+                let _ = match &tls {
+                    None => serve(stream, &state),
+                    Some(config) => ServerConnection::new(Arc::clone(config))
+                        .map_err(anyhow::Error::from)
+                        .and_then(|connection| serve(StreamOwned::new(connection, stream), &state)),
+                };
             }
         });
         Ok(registry)
@@ -43,7 +62,7 @@ impl SchemaRegistry {
 
     /// Where it is, as a job file has it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Puts a schema under an id; `references` are name, subject and version.
@@ -100,8 +119,9 @@ fn entry(kind: &str, text: &str, references: &[(&str, &str, u32)]) -> Value {
     }
 }
 
-fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> Result<()> {
-    let mut lines = BufReader::new(stream).lines();
+fn serve(stream: impl Read + Write, state: &Mutex<State>) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut lines = stream.by_ref().lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut authorization = None;
@@ -132,7 +152,7 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> Result<()> {
     };
     let body = body.to_string();
     write!(
-        stream,
+        stream.get_mut(),
         "HTTP/1.1 {status} Something\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()

@@ -10,7 +10,7 @@ use tidegate_core::time::EventTime;
 use tidegate_extract::{Language, SchemaId, SchemaText};
 use tidegate_job::{Job, JobFile};
 use tidegate_schemas::{Error, Registry, open};
-use tidegate_tests::SchemaRegistry;
+use tidegate_tests::{Authority, SchemaRegistry};
 
 fn job(format: &str) -> Job {
     let text = format!(
@@ -149,6 +149,36 @@ fn what_a_registry_does_not_give_is_told_apart() {
     let registry = self::registry(&format!("{{ avro: {{ registry: \"{none}\" }} }}"), Path::new("."));
     let said = ask(&registry, 1).unwrap_err().to_string();
     assert!(said.contains("refused") && said.contains(&none), "{said}");
+}
+
+#[test]
+fn a_registry_at_https_shows_a_certificate_of_an_authority_that_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = std::net::IpAddr::from([127, 0, 0, 1]);
+    let authority = Authority::new("registries");
+    let server = SchemaRegistry::start_secured(&authority.issue(folder.path(), here)).unwrap();
+    server.put(1, "AVRO", CLICK, &[]);
+    let asked = |more: &str| {
+        let format = format!("{{ avro: {{ registry: \"{}\"{more} }} }}", server.url());
+        open(&job(&format), &folder.path().join("job.yaml")).map(|(_, registry)| registry.unwrap())
+    };
+    assert_eq!(ask(&asked(", ca_file: ca.crt").unwrap(), 1).unwrap().text, CLICK);
+
+    let other = folder.path().join("other");
+    Authority::new("others").issue(&other, here);
+    let error = ask(&asked(", ca_file: other/ca.crt").unwrap(), 1).unwrap_err();
+    assert!(error.is_retriable() && error.to_string().contains("certificate"), "{error}");
+    let elsewhere = other.join("elsewhere");
+    let server = SchemaRegistry::start_secured(&authority.issue(&elsewhere, [127, 0, 0, 2].into())).unwrap();
+    let format = format!("{{ avro: {{ registry: \"{}\", ca_file: ca.crt }} }}", server.url());
+    let error = ask(&registry(&format, folder.path()), 1).unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+
+    fs::write(folder.path().join("none.pem"), "nothing").unwrap();
+    let error = asked(", ca_file: none.pem").unwrap_err().to_string();
+    assert!(error.contains("none.pem has no certificate of an authority"), "{error}");
+    let error = asked(", ca_file: gone.pem").unwrap_err().to_string();
+    assert!(error.contains("cannot read") && error.contains("gone.pem"), "{error}");
 }
 
 #[test]

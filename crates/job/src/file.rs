@@ -114,6 +114,8 @@ pub(crate) struct AvroSection {
     pub(crate) schema: Option<FileName>,
     /// Schema registry, as in `http://registry:8081`: each record names its schema, in Confluent's framing.
     pub(crate) registry: Option<HttpUrl>,
+    /// File with the authorities (PEM) that the certificate of a registry at `https://` may come from. Default: those of the system.
+    pub(crate) ca_file: Option<FileName>,
     /// User for the registry (basic authentication).
     pub(crate) user: Option<String>,
     /// File with the user's password.
@@ -134,6 +136,8 @@ pub(crate) struct ProtobufSection {
     pub(crate) message: Option<String>,
     /// Schema registry, as in `http://registry:8081`: each record names schema and message, in Confluent's framing.
     pub(crate) registry: Option<HttpUrl>,
+    /// File with the authorities (PEM) that the certificate of a registry at `https://` may come from. Default: those of the system.
+    pub(crate) ca_file: Option<FileName>,
     /// User for the registry (basic authentication).
     pub(crate) user: Option<String>,
     /// File with the user's password.
@@ -158,10 +162,10 @@ pub(crate) enum UnknownSchemaWord {
 #[schemars(inline, extend("minLength" = 1))]
 pub(crate) struct FileName(pub(crate) String);
 
-/// A URL that begins with `http://`.
+/// A URL that begins with `http://` or `https://`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(inline, extend("pattern" = "^http://[^@/]+(/[^@]*)?$"))]
+#[schemars(inline, extend("pattern" = "^https?://[^@/]+(/[^@]*)?$"))]
 pub(crate) struct HttpUrl(pub(crate) String);
 
 /// What the records are grouped by.

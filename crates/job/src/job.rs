@@ -97,8 +97,11 @@ pub struct SchemaFile {
 /// A schema registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// Begins with `http://`.
+    /// Begins with `http://` or `https://`.
     pub url: String,
+    /// File with the authorities that the registry's certificate may come from, relative to the folder of the job file; `None`: those of
+    /// the system.
+    pub ca_file: Option<String>,
     /// The user, and the file with its password, relative to the folder of the job file.
     pub user: Option<(String, String)>,
     /// What happens to a record whose schema the registry does not know.

@@ -14,6 +14,9 @@ pub enum Error {
         #[source]
         cause: std::io::Error,
     },
+    /// Nobody is known who could vouch for the registry.
+    #[error("source.format: no TLS to the schema registry: {0}")]
+    Authorities(String),
     /// A schema that cannot be used.
     #[error("source.format: the schema {path}: {reason}")]
     Schema {

@@ -45,7 +45,7 @@ enum Failure {
 }
 
 impl Registry {
-    /// The registry that a job names; the file with the password is found from `folder`.
+    /// The registry that a job names; the files with its password and authorities are found from `folder`.
     pub(crate) fn new(place: &Place, format: &Format, folder: &Path) -> Result<Self, Error> {
         let password = match &place.user {
             None => None,
@@ -61,7 +61,9 @@ impl Registry {
             Format::Protobuf(_) => Language::Protobuf,
             _ => Language::Avro,
         };
-        Ok(Self { url: place.url.clone(), server: Server::new(&place.url, user), language })
+        let ca = place.ca_file.as_ref().map(|file| folder.join(file));
+        let server = Server::new(&place.url, user, ca.as_deref())?;
+        Ok(Self { url: place.url.clone(), server, language })
     }
 
     /// Its URL.

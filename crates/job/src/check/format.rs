@@ -17,6 +17,7 @@ struct Section<'a> {
     include: Option<&'a FileName>,
     message: Option<&'a str>,
     registry: Option<&'a HttpUrl>,
+    ca_file: Option<&'a FileName>,
     user: Option<&'a str>,
     password_file: Option<&'a FileName>,
     unknown_schema: Option<UnknownSchemaWord>,
@@ -33,6 +34,7 @@ impl Checker<'_> {
                     example: "click.avsc",
                     schema: section.schema.as_ref(),
                     registry: section.registry.as_ref(),
+                    ca_file: section.ca_file.as_ref(),
                     user: section.user.as_deref(),
                     password_file: section.password_file.as_ref(),
                     unknown_schema: section.unknown_schema,
@@ -69,6 +71,7 @@ impl Checker<'_> {
 
     fn schema_file(&mut self, section: &Section<'_>, schema: &FileName) -> Option<SchemaFile> {
         let only_registry = [
+            ("ca_file", section.ca_file.is_some()),
             ("user", section.user.is_some()),
             ("password_file", section.password_file.is_some()),
             ("unknown_schema", section.unknown_schema.is_some()),
@@ -85,7 +88,14 @@ impl Checker<'_> {
     fn registry(&mut self, section: &Section<'_>, url: &HttpUrl) -> Option<Registry> {
         let only_file = [("include", section.include.is_some()), ("message", section.message.is_some())];
         self.without(section.path, "a registry", &only_file);
+        if !url.0.starts_with("https://") {
+            self.without(section.path, "a registry at `http://`", &[("ca_file", section.ca_file.is_some())]);
+        }
         let url = self.accept(&format!("{}.registry", section.path), http_url(&url.0));
+        let ca_file = match section.ca_file {
+            None => Some(None),
+            Some(file) => self.file_name(&format!("{}.ca_file", section.path), file).map(Some),
+        };
         let user = match (section.user, section.password_file) {
             (None, None) => Some(None),
             (Some(user), Some(file)) => self
@@ -110,7 +120,7 @@ impl Checker<'_> {
             None | Some(UnknownSchemaWord::Wait) => UnknownSchema::Wait,
             Some(UnknownSchemaWord::DeadLetter) => UnknownSchema::DeadLetter,
         };
-        Some(Registry { url: url?, user: user?, unknown_schema })
+        Some(Registry { url: url?, ca_file: ca_file?, user: user?, unknown_schema })
     }
 
     /// Refuses keys that mean nothing with `what`.
@@ -169,6 +179,7 @@ impl<'a> Section<'a> {
             include: section.include.as_ref(),
             message: section.message.as_deref(),
             registry: section.registry.as_ref(),
+            ca_file: section.ca_file.as_ref(),
             user: section.user.as_deref(),
             password_file: section.password_file.as_ref(),
             unknown_schema: section.unknown_schema,
@@ -179,12 +190,9 @@ impl<'a> Section<'a> {
 /// Host, port and perhaps a path; the credentials are keys of their own, so that no log shows them.
 fn http_url(text: &str) -> Result<String, Flaw> {
     let shown = text.escape_debug();
-    if text.starts_with("https://") {
-        let fix = "use `http://`, in a network that you trust";
-        return Err(Flaw::new("there is no TLS to a registry yet", fix));
-    }
-    let Some(rest) = text.strip_prefix("http://") else {
-        return Err(Flaw::new(format!("`{shown}` is no URL of a registry"), "begin with `http://`"));
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        let fix = "begin with `http://` or `https://`";
+        return Err(Flaw::new(format!("`{shown}` is no URL of a registry"), fix));
     };
     if rest.contains('@') {
         return Err(Flaw::new("the URL holds a user", "use the keys `user` and `password_file`"));

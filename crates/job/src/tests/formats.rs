@@ -37,6 +37,7 @@ fn a_format_is_a_word_or_says_where_its_schemas_are() {
     let registry = |url: &str, user: Option<(&str, &str)>, unknown_schema| {
         SchemaSource::Registry(Registry {
             url: url.to_owned(),
+            ca_file: None,
             user: user.map(|(name, file)| (name.to_owned(), file.to_owned())),
             unknown_schema,
         })
@@ -49,6 +50,12 @@ fn a_format_is_a_word_or_says_where_its_schemas_are() {
         "{ avro: { registry: http://r/schemas, user: me, password_file: pw, unknown_schema: dead_letter } }";
     let expected = registry("http://r/schemas", Some(("me", "pw")), UnknownSchema::DeadLetter);
     assert_eq!(format(full), Format::Avro(expected));
+    let Format::Avro(SchemaSource::Registry(secured)) =
+        format("{ avro: { registry: \"https://r\", ca_file: ca.pem } }")
+    else {
+        panic!("a registry")
+    };
+    assert_eq!((secured.url.as_str(), secured.ca_file.as_deref()), ("https://r", Some("ca.pem")));
 }
 
 #[test]
@@ -94,15 +101,14 @@ fn a_key_that_means_nothing_is_refused() {
     refused(
         &with_format("{ avro: { schema: a, message: M } }"),
         &["job.yaml:4:32: source.format.avro.message: unknown key `message` at line 4; \
-           known here: schema, registry, user, password_file, unknown_schema"],
+           known here: schema, registry, ca_file, user, password_file, unknown_schema"],
     );
 }
 
 #[test]
 fn a_registry_has_a_plain_url_and_its_credentials_beside_it() {
     for (url, what) in [
-        ("https://r", "there is no TLS to a registry yet; use `http://`, in a network that you trust"),
-        ("r:8081", "`r:8081` is no URL of a registry; begin with `http://`"),
+        ("r:8081", "`r:8081` is no URL of a registry; begin with `http://` or `https://`"),
         ("http://me:secret@r", "the URL holds a user; use the keys `user` and `password_file`"),
         ("http://", "`http://` is no URL of a registry; write host and port, as in `http://registry:8081`"),
         (
@@ -113,6 +119,12 @@ fn a_registry_has_a_plain_url_and_its_credentials_beside_it() {
         let expected = format!("job.yaml:4:31: source.format.avro.registry: {what}");
         refused(&with_format(&format!("{{ avro: {{ registry: \"{url}\" }} }}")), &[&expected]);
     }
+    refused(
+        &with_format("{ avro: { registry: \"http://r\", ca_file: ca.pem } }"),
+        &[
+            "job.yaml:4:52: source.format.avro.ca_file: means nothing with a registry at `http://`; remove `ca_file`",
+        ],
+    );
     refused(
         &with_format("{ avro: { registry: \"http://r\", user: me } }"),
         &[
