@@ -14,10 +14,7 @@ fn main() -> ExitCode {
     match Path::new(&called).file_name().and_then(|name| name.to_str()) {
         Some("ingest") => tidegate_ingest::program::main(),
         Some("watermark-coordinator") => tidegate_coordinator::program::main(),
-        Some("window-worker") => {
-            tidegate_allocator::give_back_soon();
-            tidegate_worker::program::main()
-        }
+        Some("window-worker") => tidegate_worker::program::main(),
         _ => tidegate_cli::main(),
     }
 }

@@ -8,6 +8,5 @@ use tidegate_allocator::Allocator;
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
-    tidegate_allocator::give_back_soon();
     tidegate_worker::program::main()
 }

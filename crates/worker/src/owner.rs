@@ -334,6 +334,9 @@ impl<'a> Owner<'a> {
             let shard = self.actor.shard.0;
             tracing::info!(shard, "what sliding windows span is beyond memory: some of it goes to the disk");
         }
+        if commit.spilled.is_some() || spans.left > 0 {
+            tidegate_allocator::give_back_soon();
+        }
         let counts = CommitCounts::of(&commit, &self.machine, spans);
         let (renderer, shard) = (Arc::clone(&self.actor.ground.renderer), self.actor.shard);
         let spilled = commit.spilled.take();
