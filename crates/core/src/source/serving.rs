@@ -21,7 +21,7 @@ impl SourcePartition {
             }
             self.known.insert(want.shard, want.assignment);
             self.wants.insert(want.shard, (worker, *want));
-            self.alignment.begins(want.shard, want.watermark);
+            self.alignment.begins(want.shard, want.watermark, want.next);
             moves.insert(want.shard);
         }
         self.close(|_, shard| moves.contains(&shard), &mut effects);

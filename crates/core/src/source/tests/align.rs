@@ -73,3 +73,19 @@ fn a_catch_up_that_starts_again_waits_anew() {
     read(&mut source, LaneKind::CatchUp, 0, 1, 300);
     assert_eq!(holds(&mut source), Some(true), "its reader was started, and does not wait by itself");
 }
+
+#[test]
+fn what_catches_up_is_read_on_to_where_the_shard_that_is_furthest_back_goes_on() {
+    let timing = Timing { max_drift: Some(Span(50)), ..Timing::default() };
+    let mut source = SourcePartition::new(job(3), P, ReaderEpoch(1), timing, Tick(0));
+    let behind =
+        |shard, next, time| Want { watermark: Some(EventTime(time)), ..want(shard, next, Some(time)) };
+    source.wants(A, &[behind(0, 2, 100), behind(1, 5, 40), want(2, 9, Some(100))], Tick(0));
+    read(&mut source, LaneKind::Main, 2, 9, 500);
+    for offset in [2, 3] {
+        read(&mut source, LaneKind::CatchUp, 0, offset, 140);
+        assert_eq!(holds(&mut source), None, "shard 1 waits for what comes at 5");
+    }
+    read(&mut source, LaneKind::CatchUp, 0, 4, 140);
+    assert_eq!(holds(&mut source), Some(true), "shard 1 waits for another partition");
+}
