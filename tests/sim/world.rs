@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use tidegate_core::{
+    block::Closing,
     shard::Pane,
     source::LaneKind,
     time::{Offset, Shard, Watermark},
@@ -46,7 +47,7 @@ pub struct World {
 }
 
 /// See [`crate::ledger::Ledger::progress`]; and answers to replays.
-type Progress = ((u64, usize, Vec<Watermark>), u64);
+type Progress = ((u64, usize, Vec<(Watermark, Option<Closing>)>), u64);
 
 /// After the last fault something has come out within this many ms, or everything is out.
 const MOVES_WITHIN: u64 = 8_000;

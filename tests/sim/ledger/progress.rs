@@ -1,11 +1,12 @@
 //! How far everything is, and what is missing to the end.
 
 use tidegate_core::{
+    block::Closing,
     job::OnQuiet,
     time::{Partition, Watermark},
 };
 
-use super::{Ledger, next};
+use super::{Account, Ledger, next};
 
 impl Ledger {
     /// Whether every record is covered and all windows up to the watermarks are out, as far as committed.
@@ -19,11 +20,15 @@ impl Ledger {
         })
     }
 
-    /// Rises with everything that brings the end nearer: offsets covered, results emitted, watermarks.
-    pub fn progress(&self) -> (u64, usize, Vec<Watermark>) {
+    /// Rises with everything that brings the end nearer: offsets covered, results emitted, watermarks, and how far closings are
+    /// in which nothing ends where it is looked up.
+    pub fn progress(&self) -> (u64, usize, Vec<(Watermark, Option<Closing>)>) {
         let covered = self.shards.iter().flat_map(|a| a.state.inputs()).map(|input| input.next.0).sum();
         let least = self.final_watermark();
-        let watermarks = self.shards.iter().map(|account| account.state.watermark().min(least)).collect();
+        let closing = |account: &Account| {
+            (account.state.watermark().min(least), account.state.canonical().closing.clone())
+        };
+        let watermarks = self.shards.iter().map(closing).collect();
         let reordered: usize = self.shards.iter().map(|account| account.reordered.len()).sum();
         (covered, self.results.values().map(Vec::len).sum::<usize>() + reordered, watermarks)
     }
