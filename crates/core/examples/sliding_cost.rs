@@ -4,6 +4,8 @@
 #![expect(clippy::print_stdout, reason = "a measurement prints")]
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time")]
 
+mod clicks;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -11,19 +13,11 @@ use std::{
 };
 
 use tidegate_core::{
-    announcement::{Announcement, AssignmentId, Term},
-    block::JobId,
-    frame::{Rows, SessionId, ShardFrame},
-    job::{AggregateFn, AggregateSpec, ColumnSpec, JobSpec, OperatorSpec, SlidingSpec, WatermarkSpec},
+    job::{OperatorSpec, SlidingSpec},
     runs::{ChunkId, Chunks},
     scratch::Scratch,
-    shard::{Limits, ShardMachine, ShardState},
-    time::{EventTime, Offset, Partition, Shard, Span},
+    time::{Offset, Span},
 };
-
-const RECORDS: u64 = 1_000_000;
-/// Records of a commit: 100 ms.
-const BATCH: u64 = 10_000;
 
 /// Pages by where they are.
 #[derive(Debug, Default)]
@@ -66,27 +60,15 @@ fn main() {
 }
 
 fn run(keys: u64, share: Option<usize>) {
-    let job = job();
-    let mut state = ShardState::empty(&job);
-    if state.fold(&ShardState::genesis(JobId([1; 16]), &[(Partition(0), Offset(0))])).is_err() {
-        return;
-    }
+    let job = clicks::job(OperatorSpec::Sliding(SlidingSpec { size: Span(10_000) }));
+    let Some(mut state) = clicks::empty(&job) else { return };
     let stored = Arc::new(Stored::default());
     state.set_store(stored.clone());
-    let limits = Limits::default();
-    let taken = ShardMachine::take_over(Shard(0), &job, limits, state, 1, AssignmentId::default());
-    let Some(mut machine) = taken else { return };
+    let Some(mut machine) = clicks::owner(&job, state) else { return };
     machine.set_memory(share);
     machine.set_scratch(Box::new(Pages::default()));
-    machine.announce(&Announcement {
-        term: Term(1),
-        version: 1,
-        partitions: 1,
-        watermark: Some(EventTime(i64::MAX)),
-        excluded: Vec::new(),
-    });
-    let names: Vec<String> = (0..keys).map(|key| format!("user-{key:05}")).collect();
-    let frames: Vec<_> = (0..RECORDS / BATCH).map(|batch| frame(batch, &names)).collect();
+    machine.announce(&clicks::announcement());
+    let frames = clicks::frames(keys);
     let (mut results, mut left, mut back, mut most) = (0, 0, 0, (0, 0));
     let begun = Instant::now();
     for frame in &frames {
@@ -118,38 +100,4 @@ fn run(keys: u64, share: Option<usize>) {
 #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
 fn mib(bytes: usize) -> f64 {
     bytes as f64 / 1_048_576.0
-}
-
-fn frame(batch: u64, names: &[String]) -> ShardFrame {
-    let mut rows = Rows::new(1);
-    let from = batch * BATCH;
-    let mut last = 0;
-    for (delta, number) in (0..).zip(from..from + BATCH) {
-        last = i64::try_from(number / 100).unwrap_or_default();
-        let key = usize::try_from(number.wrapping_mul(7_919)).unwrap_or_default() % names.len();
-        let name = names.get(key).map_or("", String::as_str);
-        rows.push(delta, EventTime(last), name.as_bytes(), &[Some(i64::from(delta))], &[]);
-    }
-    ShardFrame {
-        session: (1, SessionId(1)),
-        partition: Partition(0),
-        from: Offset(from),
-        to: Offset(from + BATCH),
-        watermark: Some(EventTime(last - 2_000)),
-        rows,
-    }
-}
-
-fn job() -> JobSpec {
-    let aggregate = AggregateSpec::new;
-    JobSpec {
-        watermark: WatermarkSpec::bounded(Span(2_000)),
-        columns: vec![ColumnSpec::number("/amount", 2)],
-        aggregates: vec![
-            aggregate("clicks", AggregateFn::Count, None),
-            aggregate("spend", AggregateFn::Sum, Some(0)),
-            aggregate("largest", AggregateFn::Max, Some(0)),
-        ],
-        ..JobSpec::of(OperatorSpec::Sliding(SlidingSpec { size: Span(10_000) }))
-    }
 }

@@ -15,7 +15,7 @@ impl Ledger {
         self.shards.iter().all(|account| {
             let ends = self.topic.partitions.iter().enumerate();
             account.state.watermark() >= least
-                && account.state.canonical().closing.is_none()
+                && account.state.closing().is_none()
                 && ends.into_iter().all(|(p, log)| next(&account.state, Partition(p as u32)) >= log.end())
         })
     }
@@ -25,9 +25,8 @@ impl Ledger {
     pub fn progress(&self) -> (u64, usize, Vec<(Watermark, Option<Closing>)>) {
         let covered = self.shards.iter().flat_map(|a| a.state.inputs()).map(|input| input.next.0).sum();
         let least = self.final_watermark();
-        let closing = |account: &Account| {
-            (account.state.watermark().min(least), account.state.canonical().closing.clone())
-        };
+        let closing =
+            |account: &Account| (account.state.watermark().min(least), account.state.closing().cloned());
         let watermarks = self.shards.iter().map(closing).collect();
         let reordered: usize = self.shards.iter().map(|account| account.reordered.len()).sum();
         (covered, self.results.values().map(Vec::len).sum::<usize>() + reordered, watermarks)
@@ -62,7 +61,7 @@ impl Ledger {
             missing += &format!(
                 "shard {shard}: W {:?} of {least:?}, positions {positions:?}, closing {:?}; ",
                 account.state.watermark(),
-                account.state.canonical().closing
+                account.state.closing()
             );
         }
         missing

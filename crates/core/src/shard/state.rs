@@ -3,26 +3,31 @@
 //! The owner changes it record by record and writes the differences as [`Block`]s; a successor folds the committed blocks (onto what
 //! its local store holds, if that lies on the chain) and has the same state. *Rebuild = owner at every step.*
 
+mod canonical;
+mod entries;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
-use super::{commit::RowWriter, reorder::take_record, revisions::Revisions};
+use super::{commit::RowWriter, revisions::Revisions};
 use crate::{
-    aggregate::{Layout, RowBuf, RowMut, put_varint},
+    aggregate::{Layout, RowBuf, RowMut},
     announcement::AssignmentId,
-    block::{Block, BlockError, Change, Closing, JobId, Scalars},
-    entry::{EntryKey, Input, take_u64},
+    block::{Block, BlockError, Change, Closing, JobId},
+    entry::{EntryKey, Input},
     fragments::BY_KEY,
     job::{JobSpec, OperatorSpec},
-    ordered::{Buffered, Ordered, Place},
-    replay::{Answered, AnsweredBlock},
+    ordered::Ordered,
+    replay::Answered,
     runs::{ChunkId, Chunks, Compacted, Compaction, Merge, MergedRow, Part, Runs, Unreadable, write_slice},
     sessions::Sessions,
     slices::{Slice, Slices},
     time::{EventTime, Offset, Partition, Span, Watermark},
     window::Grid,
 };
+
+pub use canonical::CanonicalState;
 
 /// End, results counted and accumulators of sessions, by start and key.
 pub(super) type AllSessions = BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>;
@@ -384,98 +389,9 @@ impl ShardState {
         [memory, self.runs.first_from(from)].into_iter().flatten().min()
     }
 
-    /// Takes the head of a block as it is: how a state continues from what a local store holds.
-    pub fn restore_scalars(&mut self, head: &Block) {
-        self.job = self.job.or(head.begins);
-        self.incarnation = head.incarnation;
-        self.sequence = head.sequence;
-        self.assignment = head.assignment;
-        let Scalars { watermark, purged, closing, log_bytes, run } = head.scalars.clone();
-        (self.watermark, self.closing, self.log_bytes, self.run) = (watermark, closing, log_bytes, run);
-        if let Some(purged) = purged {
-            self.purge(purged);
-        }
-        if let Operator::Sessions(sessions) = &mut self.operator {
-            sessions.forget_changes();
-        }
-        self.forget_gone();
-    }
-
     /// The job the log belongs to, for a state that continues from a local store.
     pub fn set_job(&mut self, job: JobId) {
         self.job = Some(job);
-    }
-
-    /// Takes one entry of a block or of a local store.
-    ///
-    /// # Errors
-    /// [`RestoreError::Block`] when key or value do not read.
-    pub fn restore_entry(&mut self, change: Change<'_>) -> Result<(), RestoreError> {
-        let unreadable = RestoreError::Block(BlockError::Body("an entry does not read"));
-        match change {
-            Change::Upsert(key, value) => {
-                let key = EntryKey::decode(key).ok_or(unreadable)?;
-                self.upsert(key, value).ok_or(RestoreError::Block(BlockError::Body("a value does not read")))
-            }
-            Change::Delete(key) => match EntryKey::decode(key).ok_or(unreadable)? {
-                EntryKey::Revision(end, key) => {
-                    self.revisions.remove(end, key);
-                    Ok(())
-                }
-                EntryKey::Session(start, key) => {
-                    if let Operator::Sessions(sessions) = &mut self.operator {
-                        sessions.delete(start, key);
-                    }
-                    Ok(())
-                }
-                EntryKey::Position(_)
-                | EntryKey::Answered(..)
-                | EntryKey::Pulled(_)
-                | EntryKey::Row(..)
-                | EntryKey::Base(..)
-                | EntryKey::Index(..)
-                | EntryKey::Buffered(..)
-                | EntryKey::BufferedBase(..) => {
-                    Err(RestoreError::Block(BlockError::Body("a delete of an entry that is never deleted")))
-                }
-            },
-        }
-    }
-
-    fn upsert(&mut self, key: EntryKey<'_>, mut value: &[u8]) -> Option<()> {
-        let whole = self.keeps_records();
-        match key {
-            EntryKey::Position(partition) => {
-                let input = Input::decode(value)?;
-                *self.input_mut(partition) = input;
-            }
-            EntryKey::Row(slice, key) => {
-                let mut row = self.slices.slice_mut(slice).restored_row_mut(&self.layout, key);
-                self.layout.decode(value, &mut row)?;
-            }
-            EntryKey::Base(..) | EntryKey::BufferedBase(..) => return None,
-            EntryKey::Buffered(place) => self.buffer.restore(place, Buffered::decode(value, whole)?),
-            EntryKey::Session(start, key) => {
-                let length = i64::try_from(take_u64(&mut value)?).ok()?;
-                let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
-                let window = (start, EventTime(start.0.checked_add(length)?));
-                let Operator::Sessions(sessions) = &mut self.operator else { return None };
-                self.layout.decode(value, &mut sessions.restore(&self.layout, key, window, emitted))?;
-            }
-            EntryKey::Answered(partition, at) => {
-                self.answered.restore(partition, at, AnsweredBlock::decode(value)?);
-            }
-            EntryKey::Pulled(key) => {
-                let Operator::Sessions(sessions) = &mut self.operator else { return None };
-                sessions.restore_pulled(key);
-            }
-            EntryKey::Index(slice, file) => self.runs.insert(Part::from_index(slice, file, value)?),
-            EntryKey::Revision(end, key) => {
-                let emitted = u32::try_from(take_u64(&mut value)?).ok()?;
-                self.revisions.set(end, key, emitted);
-            }
-        }
-        Some(())
     }
 
     /// The shard's input from `partition`; one never seen before starts at its beginning.
@@ -508,30 +424,10 @@ impl ShardState {
         self.revisions.purge(purged);
     }
 
-    pub(super) fn encode_input(partition: usize, input: &Input, block: &mut Block) {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        EntryKey::Position(Partition(u32::try_from(partition).unwrap_or(u32::MAX))).encode(&mut key);
-        input.encode(&mut value);
-        block.entries.upsert(&key, &value);
-    }
-
-    pub(super) fn encode_revision(end: EventTime, key: &[u8], emitted: u32, block: &mut Block) {
-        let (mut entry, mut value) = (Vec::new(), Vec::new());
-        EntryKey::Revision(end, key).encode(&mut entry);
-        put_varint(&mut value, u128::from(emitted));
-        block.entries.upsert(&entry, &value);
-    }
-
-    pub(super) fn encode_answered(
-        partition: Partition,
-        at: u64,
-        answered: &AnsweredBlock,
-        block: &mut Block,
-    ) {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        EntryKey::Answered(partition, at).encode(&mut key);
-        answered.encode(&mut value);
-        block.entries.upsert(&key, &value);
+    /// How far a closing that spans several commits has come.
+    #[must_use]
+    pub const fn closing(&self) -> Option<&Closing> {
+        self.closing.as_ref()
     }
 
     /// The dead letters that it has been asked for.
@@ -617,89 +513,4 @@ impl ShardState {
     pub const fn job(&self) -> Option<JobId> {
         self.job
     }
-
-    /// Everything but the counters of the log, in a canonical form: two states are the same when these are.
-    #[must_use]
-    pub fn canonical(&self) -> CanonicalState {
-        let mut rows = BTreeMap::new();
-        for slice in self.slices.iter() {
-            for row in 0..slice.len() {
-                rows.insert((slice.start, slice.key(row).to_vec()), slice.row(&self.layout, row).to_owned());
-            }
-        }
-        let mut buffered: BTreeMap<_, _> =
-            self.buffer.behind(None).map(|(place, record)| (place, record.clone())).collect();
-        let (mut sessions, mut outdated) = (BTreeMap::new(), BTreeMap::new());
-        let unreadable = match &self.operator {
-            Operator::Windows(_) => self.add_runs(&mut rows).err(),
-            Operator::Sessions(in_memory) => {
-                self.add_sessions(in_memory, (&mut sessions, &mut outdated)).err()
-            }
-            Operator::Reorder | Operator::Sliding(_) => self.add_records(&mut buffered).err(),
-        };
-        let revisions =
-            self.revisions.iter().map(|(end, key, emitted)| ((end, key.clone()), emitted)).collect();
-        // A partition of which nothing is known is the same as one never heard of.
-        let known =
-            self.inputs.iter().rposition(|input| *input != Input::default()).map_or(0, |last| last + 1);
-        CanonicalState {
-            inputs: self.inputs.iter().take(known).copied().collect(),
-            rows,
-            sessions,
-            outdated,
-            buffered,
-            unreadable,
-            revisions,
-            answered: self.answered.blocks().map(|(p, at, block)| ((p, at), block.clone())).collect(),
-            watermark: self.watermark,
-            purged: self.purged,
-            closing: self.closing.clone(),
-            sequence: self.sequence,
-        }
-    }
-}
-
-impl ShardState {
-    fn add_records(&self, records: &mut BTreeMap<Place, Buffered>) -> Result<(), Unreadable> {
-        let mut walk = self.walk(None, u64::MAX)?;
-        while let Some((place, record)) = take_record(&mut walk, &self.runs, self.keeps_records())? {
-            records.insert(place, record);
-        }
-        Ok(())
-    }
-
-    fn add_runs(&self, rows: &mut BTreeMap<(EventTime, Vec<u8>), RowBuf>) -> Result<(), Unreadable> {
-        for part in self.runs.parts() {
-            let mut merge = Merge::default();
-            merge.add_part(Arc::clone(part), None, &self.runs)?;
-            let mut row = MergedRow::new(&self.layout);
-            while merge.next(&Slices::default(), &self.runs, &self.layout, &mut row)? {
-                let into = rows.entry((part.slice, row.key.clone()));
-                let into = into.or_insert_with(|| RowBuf::new(&self.layout));
-                self.layout.merge(&mut into.row_mut(), row.row.row());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A state that can be compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of the state")]
-pub struct CanonicalState {
-    pub inputs: Vec<Input>,
-    pub rows: BTreeMap<(EventTime, Vec<u8>), RowBuf>,
-    /// End, results counted, accumulators.
-    pub sessions: BTreeMap<(EventTime, Vec<u8>), (EventTime, u32, RowBuf)>,
-    /// Early results to be taken back, of intervals that have become parts of sessions: start, end and key; how many are out.
-    pub outdated: BTreeMap<(EventTime, EventTime, Vec<u8>), u32>,
-    pub buffered: BTreeMap<Place, Buffered>,
-    /// Set where some rows could not be read.
-    pub unreadable: Option<Unreadable>,
-    pub revisions: BTreeMap<(EventTime, Vec<u8>), u32>,
-    pub answered: BTreeMap<(Partition, u64), AnsweredBlock>,
-    pub watermark: Watermark,
-    pub purged: Option<EventTime>,
-    pub closing: Option<Closing>,
-    pub sequence: u64,
 }
