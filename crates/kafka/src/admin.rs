@@ -47,7 +47,7 @@ impl Admin {
         // rdkafka's admin client never hands out its log lines; they would only pile up.
         settings.set_log_level(RDKafkaLogLevel::Emerg);
         let client = settings
-            .create_with_context(LogContext::default())
+            .create_with_context(LogContext)
             .map_err(|error| Error::client("open an admin client", &error))?;
         Ok(Self { config: config.clone(), client: Arc::new(client) })
     }

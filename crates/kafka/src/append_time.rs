@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContex
 use tidegate_core::time::Partition;
 
 use crate::admin::explained;
-use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log};
+use crate::client::{Deadline, raw_partition, trace_error, trace_log};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 
@@ -50,17 +50,16 @@ type Delivered = Result<Option<i64>, KafkaError>;
 
 #[derive(Clone, Debug, Default)]
 struct Context {
-    complaint: LastComplaint,
     delivered: Arc<Mutex<Option<Delivered>>>,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(&self.complaint, level, facility, message);
+        trace_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
+        trace_error(&error, reason);
     }
 }
 

@@ -36,6 +36,29 @@ impl LastComplaint {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes a line of librdkafka's log: some say what errors do not.
+    pub(crate) fn hear_log(&self, facility: &str, message: &str) {
+        if let Some(no_token) = NoToken::from_log(facility, message) {
+            self.set(Complaint::NoToken(no_token));
+        }
+    }
+
+    /// Takes an error that concerns the client as a whole.
+    pub(crate) fn hear_error(&self, error: &KafkaError, reason: &str) {
+        // "All brokers down" follows the reason for it; the reason is what helps.
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
+            return;
+        }
+        match (NoToken::from_error(reason), self.get()) {
+            (Some(no_token), Some(Complaint::NoToken(logged))) if logged.says_more_than(&no_token) => {}
+            (Some(no_token), _) => self.set(Complaint::NoToken(no_token)),
+            (None, _) if error.rdkafka_error_code().is_some_and(is_denial) => {
+                self.set(Complaint::Denied(reason.to_owned()));
+            }
+            (None, _) => self.set(Complaint::Unreachable(reason.to_owned())),
+        }
+    }
+
     pub(crate) fn is_none(&self) -> bool {
         self.get().is_none()
     }
@@ -55,17 +78,15 @@ impl LastComplaint {
 
 /// The context of a client without further callbacks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LogContext {
-    pub(crate) complaint: LastComplaint,
-}
+pub(crate) struct LogContext;
 
 impl ClientContext for LogContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(&self.complaint, level, facility, message);
+        trace_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
+        trace_error(&error, reason);
     }
 }
 
@@ -73,12 +94,8 @@ impl ClientContext for LogContext {
 const CONNECTION: [&str; 2] = ["FAIL", "REQTMOUT"];
 
 /// A line of librdkafka's log.
-pub(crate) fn trace_log(complaint: &LastComplaint, level: RDKafkaLogLevel, facility: &str, message: &str) {
-    if let Some(no_token) = NoToken::from_log(facility, message) {
-        complaint.set(Complaint::NoToken(no_token));
-        return say_outage(facility, message);
-    }
-    if CONNECTION.contains(&facility) {
+pub(crate) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if CONNECTION.contains(&facility) || NoToken::from_log(facility, message).is_some() {
         return say_outage(facility, message);
     }
     match level {
@@ -97,18 +114,7 @@ pub(crate) fn trace_log(complaint: &LastComplaint, level: RDKafkaLogLevel, facil
 }
 
 /// An error that concerns the client as a whole; librdkafka goes on trying by itself.
-pub(crate) fn complain(complaint: &LastComplaint, error: &KafkaError, reason: &str) {
-    // "All brokers down" follows the reason for it; the reason is what helps.
-    if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) {
-        match (NoToken::from_error(reason), complaint.get()) {
-            (Some(no_token), Some(Complaint::NoToken(logged))) if logged.says_more_than(&no_token) => {}
-            (Some(no_token), _) => complaint.set(Complaint::NoToken(no_token)),
-            (None, _) if error.rdkafka_error_code().is_some_and(is_denial) => {
-                complaint.set(Complaint::Denied(reason.to_owned()));
-            }
-            (None, _) => complaint.set(Complaint::Unreachable(reason.to_owned())),
-        }
-    }
+pub(crate) fn trace_error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // "Communication failure with broker" is what a refused connection is.
         Some(code) if is_connection(code) || is_denial(code) || code == RDKafkaErrorCode::Fail => {

@@ -38,7 +38,7 @@ use tidegate_core::time::{Offset, Partition};
 
 use self::batch::RawMessage;
 use self::requests::{Mark, list_offsets};
-use crate::client::{LastComplaint, complain, raw_offset, raw_partition, trace_log};
+use crate::client::{LastComplaint, raw_offset, raw_partition, trace_error, trace_log};
 use crate::error::{Error, Result};
 
 /// How long a reader that cannot go on asks what there is instead.
@@ -65,11 +65,13 @@ pub(crate) struct ConsumerContext {
 
 impl ClientContext for ConsumerContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(&self.complaint, level, facility, message);
+        self.complaint.hear_log(facility, message);
+        trace_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
+        self.complaint.hear_error(&error, reason);
+        trace_error(&error, reason);
     }
 }
 
@@ -426,9 +428,11 @@ unsafe extern "C" fn on_log(
     // SAFETY: the opaque pointer of a live client is its context; librdkafka passes live strings.
     unsafe {
         let context = sys::rd_kafka_opaque(client).cast::<ConsumerContext>().cast_const();
-        let silent = LastComplaint::default();
-        let complaint = context.as_ref().map_or(&silent, |context| &context.complaint);
-        trace_log(complaint, level, &text(facility), &text(message));
+        let (facility, message) = (text(facility), text(message));
+        if let Some(context) = context.as_ref() {
+            context.complaint.hear_log(&facility, &message);
+        }
+        trace_log(level, &facility, &message);
     }
 }
 
@@ -442,7 +446,9 @@ unsafe extern "C" fn on_error(
     let (context, reason) = unsafe { (&*opaque.cast::<ConsumerContext>(), text(reason)) };
     let all_down = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as c_int;
     let code = if all_down { RDKafkaErrorCode::AllBrokersDown } else { RDKafkaErrorCode::Fail };
-    complain(&context.complaint, &KafkaError::Global(code), &reason);
+    let error = KafkaError::Global(code);
+    context.complaint.hear_error(&error, &reason);
+    trace_error(&error, &reason);
 }
 
 /// A C string as text.

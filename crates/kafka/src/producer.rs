@@ -11,7 +11,7 @@ use rdkafka::message::{Header as RawHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tidegate_core::time::{EventTime, Partition};
 
-use crate::client::{Deadline, LastComplaint, complain, raw_partition, trace_log};
+use crate::client::{Deadline, LastComplaint, raw_partition, trace_error, trace_log};
 use crate::config::KafkaConfig;
 use crate::error::{Error, Result};
 use crate::native::bell::Bell;
@@ -32,11 +32,13 @@ pub(crate) struct QuietContext {
 
 impl ClientContext for QuietContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(&self.complaint, level, facility, message);
+        self.complaint.hear_log(facility, message);
+        trace_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
+        self.complaint.hear_error(&error, reason);
+        trace_error(&error, reason);
     }
 }
 

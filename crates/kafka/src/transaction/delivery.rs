@@ -11,7 +11,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tidegate_core::time::Offset;
 
 use super::OutputRecord;
-use crate::client::{LastComplaint, complain, trace_log};
+use crate::client::{trace_error, trace_log};
 
 /// What became of one record.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,6 @@ pub(super) struct Deliveries {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
-    pub(super) complaint: LastComplaint,
     deliveries: Arc<Mutex<Deliveries>>,
 }
 
@@ -54,11 +53,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        trace_log(&self.complaint, level, facility, message);
+        trace_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        complain(&self.complaint, &error, reason);
+        trace_error(&error, reason);
     }
 }
 
