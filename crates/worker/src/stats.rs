@@ -150,7 +150,7 @@ pub(crate) struct CommitCounts {
 }
 
 impl CommitCounts {
-    /// Counts what is in `commit`, which was planned by `machine`, and and the spans that left memory and came back there since the one before.
+    /// Counts what is in `commit`, which was planned by `machine`, and the spans that left memory and came back there since the one before.
     pub(crate) fn of(commit: &Commit, machine: &ShardMachine, spans: Traffic) -> Self {
         let mut counts = Self { standing: Standing::of(machine), spans, ..Self::default() };
         let mut last_end = None;
